@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LINNET_DATASET_H
+#define LINNET_DATASET_H
+
+/* JSON Lines of records: {"text"}, {"prompt","completion"} or {"messages":[{"role","content"}]}, each with an optional
+ * "client"; other keys are ignored. How a record becomes ids and is cut: DESIGN.md, section 2. */
+
+#include "linnet/model.h"
+#include "linnet/tokenizer.h"
+
+#define LINNET_RECORD_BYTES_MAX ((size_t)8 << 20) /* a line longer than this is refused */
+
+typedef enum linnet_record_kind { LINNET_RECORD_TEXT, LINNET_RECORD_COMPLETION, LINNET_RECORD_MESSAGES } linnet_record_kind;
+
+typedef struct linnet_message {
+    char *role, *content; /* owned */
+} linnet_message;
+
+typedef struct linnet_record {
+    linnet_record_kind kind;
+    char *client;             /* owned, NULL where absent */
+    char *text;               /* TEXT; for COMPLETION the prompt */
+    char *completion;         /* COMPLETION */
+    linnet_message *messages; /* MESSAGES */
+    size_t n_messages;
+    size_t line; /* in its file, from 1 */
+} linnet_record;
+
+typedef struct linnet_dataset {
+    linnet_record *records; /* owned */
+    size_t n_records;
+    size_t n_skipped; /* bad lines passed over, with skip_bad */
+} linnet_dataset;
+
+/** Read a file. A bad line fails with "FILE:LINE: what", or is counted and passed over with skip_bad. */
+linnet_status linnet_dataset_load(const char *path, bool skip_bad, linnet_dataset **ret_dataset, linnet_error *err) LINNET_NODISCARD;
+/** One line (without its newline) into a record; the record is released by the caller. For the loader and the fuzzer. */
+linnet_status linnet_record_parse(const char *line, size_t n_bytes, linnet_record *ret_record, linnet_error *err) LINNET_NODISCARD;
+void linnet_record_release(linnet_record *record);
+void linnet_dataset_destroy(linnet_dataset *dataset);
+
+typedef struct linnet_encoding {
+    uint32_t context_tokens; /* longest sequence, begin token included */
+    bool end_token;          /* completions, texts and assistant contents end with end-of-text, which counts */
+} linnet_encoding;
+
+/** A record's ids and counted flags, cut to the context; owned arrays, released with linnet_tokens_release. */
+typedef struct linnet_tokens {
+    int32_t *ids;
+    uint8_t *counted;
+    size_t n_ids, n_counted;
+} linnet_tokens;
+linnet_status linnet_record_encode(const linnet_record *record, const linnet_tokenizer *tokenizer, const linnet_encoding *encoding, linnet_tokens *ret_tokens, linnet_error *err) LINNET_NODISCARD;
+void linnet_tokens_release(linnet_tokens *tokens);
+static inline linnet_sequence linnet_tokens_sequence(const linnet_tokens *tokens)
+{
+    return (linnet_sequence){.ids = tokens->ids, .counted = tokens->counted, .n_ids = tokens->n_ids};
+}
+
+/** All records of a set (or those of an index list), tokenised once. */
+typedef struct linnet_token_set {
+    linnet_tokens *items; /* owned; records without a counted target are left out */
+    size_t n_items, n_counted;
+    size_t n_empty; /* records left out */
+} linnet_token_set;
+linnet_status linnet_token_set_create(const linnet_dataset *dataset, const size_t *indices, size_t n_indices, const linnet_tokenizer *tokenizer, const linnet_encoding *encoding,
+                                      linnet_token_set **ret_set, linnet_error *err) LINNET_NODISCARD; /* indices NULL: all */
+void linnet_token_set_destroy(linnet_token_set *set);
+
+#endif

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+# Install rules: libraries with an export set, headers, a versioned CMake package and a pkg-config file.
+include(CMakePackageConfigHelpers)
+
+get_property(libraries GLOBAL PROPERTY LINNET_LIBRARIES)
+install(TARGETS ${libraries} EXPORT linnetTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(EXPORT linnetTargets NAMESPACE linnet:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/linnet)
+foreach(folder proto/base crypto proto adapters client coordinator sims)
+  if(EXISTS ${CMAKE_SOURCE_DIR}/${folder}/include)
+    install(DIRECTORY ${CMAKE_SOURCE_DIR}/${folder}/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+  endif()
+endforeach()
+configure_package_config_file(${CMAKE_SOURCE_DIR}/cmake/linnetConfig.cmake.in ${CMAKE_BINARY_DIR}/linnetConfig.cmake
+  INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/linnet)
+write_basic_package_version_file(${CMAKE_BINARY_DIR}/linnetConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_BINARY_DIR}/linnetConfig.cmake ${CMAKE_BINARY_DIR}/linnetConfigVersion.cmake
+        DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/linnet)
+configure_file(${CMAKE_SOURCE_DIR}/cmake/linnet.pc.in ${CMAKE_BINARY_DIR}/linnet.pc @ONLY)
+install(FILES ${CMAKE_BINARY_DIR}/linnet.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LINNET_HASH_H
+#define LINNET_HASH_H
+
+/* Labelled BLAKE2b-256: H(label, m) and K(label, key, m) of SECURE-AGGREGATION 2.2. One label, one use. */
+
+#include "linnet/bytes.h"
+
+#define LINNET_HASH_BYTES 32
+typedef struct linnet_hash {
+    uint8_t bytes[LINNET_HASH_BYTES];
+} linnet_hash;
+
+/* X(name, five characters): the label is "linnet.sa1." + the five characters, exactly 16 bytes (BLAKE2b `personal`). */
+#define LINNET_LABEL_LIST(X)                                                                                 \
+    X(MODEL, "model") X(ANNOUNCE, "annou") X(ROSTER, "rostr") X(LEAF, "leaf.") X(SHARERS, "setu2")           \
+    X(SURVIVOR_LIST, "survl") X(SURVIVORS, "setu3") X(LAYOUT, "layou") X(PLAN, "plan.") X(VECTOR, "vecho")   \
+    X(DEVICE_ID, "devid") X(KX_SECRET, "kxsec") X(SELF_COMMIT, "selfc") X(SELF_MASK, "selfm")                \
+    X(PAIR_MASK, "pairm") X(SHARE_ENCRYPT, "shenc") X(ROTATE, "rotat") X(ENROLL, "enrol") X(ADVERT, "advrt") \
+    X(SHARE, "share") X(MASKED, "maskd") X(ATTEST, "attst") X(UNMASK, "unmsk") X(COMPLAINT, "compl")         \
+    X(ABORT, "abort") X(REQUEST_SIGNATURE, "reqst") X(CERTIFICATE, "certf") X(REVOCATION, "revok")           \
+    X(TOKEN, "token") X(RECEIPT, "recpt") X(VOID, "void.") X(CHECKPOINT, "check") X(TRANSCRIPT, "trans")     \
+    X(CHANNEL_KEY, "chkey") X(CHANNEL_HEADER, "chhdr") X(CHANNEL_REQUEST, "chreq")                           \
+    X(CHANNEL_RESPONSE, "chres") X(OBJECT, "objct") X(INVITE, "invit")
+
+typedef enum linnet_label {
+#define LINNET_LABEL_ENUM(name, text) LINNET_LABEL_##name,
+    LINNET_LABEL_LIST(LINNET_LABEL_ENUM)
+#undef LINNET_LABEL_ENUM
+        LINNET_LABELS
+} linnet_label;
+
+/** The 16 bytes of a label (not zero terminated). */
+const uint8_t *linnet_label_bytes(linnet_label label);
+
+/** H(label, bytes): BLAKE2b-256 with `personal` = label and a zero salt. */
+linnet_hash linnet_hash_of(linnet_label label, const void *bytes, size_t n_bytes);
+
+/** K(label, key, bytes): the same, keyed with a secret of 16 to 64 bytes. */
+linnet_hash linnet_hash_keyed(linnet_label label, const void *key, size_t key_bytes, const void *bytes, size_t n_bytes);
+
+/** H over a stream. The state is plain data; final wipes it. */
+typedef struct linnet_hasher {
+    _Alignas(64) uint8_t opaque[448];
+} linnet_hasher;
+void linnet_hasher_init(linnet_hasher *hasher, linnet_label label);
+void linnet_hasher_update(linnet_hasher *hasher, const void *bytes, size_t n_bytes);
+linnet_hash linnet_hasher_final(linnet_hasher *hasher);
+
+/** H(OBJECT, whole file), streamed: the content address of a base model or a downloaded object. */
+linnet_status linnet_hash_file(linnet_label label, const char *path, linnet_hash *ret_hash, linnet_error *err) LINNET_NODISCARD;
+
+/** Constant-time equality. */
+bool linnet_hash_equal(const linnet_hash *a, const linnet_hash *b);
+
+/** Once per process, before threads: initialises libsodium. */
+linnet_status linnet_crypto_init(linnet_error *err) LINNET_NODISCARD;
+/** n_bytes from the system's generator. */
+void linnet_random_bytes(void *bytes, size_t n_bytes);
+/** sodium_memzero: a wipe that the compiler keeps. */
+void linnet_wipe(void *bytes, size_t n_bytes);
+
+#endif
