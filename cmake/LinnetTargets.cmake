@@ -3,7 +3,7 @@
 
 add_library(linnet_flags INTERFACE)
 target_compile_features(linnet_flags INTERFACE c_std_11)
-target_compile_definitions(linnet_flags INTERFACE _POSIX_C_SOURCE=200809L _FILE_OFFSET_BITS=64
+target_compile_definitions(linnet_flags INTERFACE _POSIX_C_SOURCE=200809L _DEFAULT_SOURCE _FILE_OFFSET_BITS=64
                            LINNET_VERSION="${PROJECT_VERSION}")
 # Results must repeat: no fused multiply-add unless a kernel asks for it by name, never fast-math.
 target_compile_options(linnet_flags INTERFACE -ffp-contract=off -fvisibility=hidden -fno-math-errno

@@ -9,11 +9,11 @@
 
 #if defined(__GNUC__)
 #define LINNET_NODISCARD __attribute__((warn_unused_result))
-#define LINNET_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define LINNET_PRINTF(text, first) __attribute__((__format__(__printf__, text, first)))
 #define LINNET_API __attribute__((visibility("default")))
 #else
 #define LINNET_NODISCARD
-#define LINNET_PRINTF(format, first)
+#define LINNET_PRINTF(text, first)
 #define LINNET_API
 #endif
 
