@@ -39,9 +39,9 @@ linnet_hash linnet_hash_of(linnet_label label, const void *bytes, size_t n_bytes
 /** K(label, key, bytes): the same, keyed with a secret of 16 to 64 bytes. */
 linnet_hash linnet_hash_keyed(linnet_label label, const void *key, size_t key_bytes, const void *bytes, size_t n_bytes);
 
-/** H over a stream. The state is plain data; final wipes it. */
+/** H over a stream. The state is plain data: it may be copied and needs no alignment. Final wipes it. */
 typedef struct linnet_hasher {
-    _Alignas(64) uint8_t opaque[448];
+    uint8_t opaque[448];
 } linnet_hasher;
 void linnet_hasher_init(linnet_hasher *hasher, linnet_label label);
 void linnet_hasher_update(linnet_hasher *hasher, const void *bytes, size_t n_bytes);
