@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LINNET_HTTP_H
+#define LINNET_HTTP_H
+
+/* One HTTP exchange as both sides see it, whatever carries it: libcurl and libmicrohttpd on a network, a function call
+ * in a simulator. */
+
+#include "linnet/bytes.h"
+
+/* The paths of version 1. */
+#define LINNET_PATH_HELLO "/v1/hello"       /* GET, public: keys and lists, each signed by itself */
+#define LINNET_PATH_OBJECT "/v1/objects/"   /* GET + 64 hex digits, public, content-addressed, Range */
+#define LINNET_PATH_ENROLL "/v1/enroll"     /* POST, sealed */
+#define LINNET_PATH_CHECKIN "/v1/checkin"   /* POST, sealed */
+#define LINNET_PATH_UPLOAD "/v1/upload"     /* POST, sealed */
+
+typedef struct linnet_http_request {
+    const char *method, *path; /* "POST", "/v1/checkin"; borrowed */
+    const uint8_t *body;       /* borrowed */
+    size_t n_body;
+    uint64_t range_first; /* first byte wanted of a GET; 0: from the start */
+} linnet_http_request;
+
+typedef struct linnet_http_response {
+    int status; /* 200, 206, 4xx, 5xx */
+    linnet_buffer body; /* owned */
+    uint32_t retry_after_s; /* of the Retry-After header; 0: none */
+} linnet_http_response;
+
+static inline void linnet_http_response_release(linnet_http_response *response)
+{
+    linnet_buffer_release(&response->body);
+    *response = (linnet_http_response){0};
+}
+
+/** Carry one exchange. A status other than LINNET_OK means that no answer came (network); any HTTP status is OK here.
+ *  n_body_max bounds the answer's body. */
+typedef linnet_status linnet_http_fn(void *context, const linnet_http_request *request, size_t n_body_max, linnet_http_response *ret_response, linnet_error *err);
+
+#endif
