@@ -42,7 +42,8 @@ typedef struct linnet_gguf_value {
     linnet_gguf_kind kind;         /* of the value, ARRAY for arrays */
     linnet_gguf_kind element_kind; /* of an array's elements */
     uint64_t n_elements;           /* of an array; else 1 */
-    const uint8_t *bytes;          /* the value or the first element, unaligned, borrowed from the map */
+    const uint8_t *bytes;          /* the value or the first element, unaligned, borrowed from the map; a string is its u64
+                                      length, then its bytes (use the typed reads below) */
     size_t n_bytes;
 } linnet_gguf_value;
 

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LINNET_ADAPTERS_LIMITS_H
+#define LINNET_ADAPTERS_LIMITS_H
+
+/* Caps on what a file may ask for. They keep a hostile file from costing memory or time out of proportion to its size;
+ * none of them is near what real files hold. */
+
+/* A 70-billion-parameter model has under a thousand tensors, mixture-of-experts files a few thousand. */
+#define LINNET_GGUF_TENSORS_MAX 65536
+/* Files in use have a few dozen keys; vocabularies are arrays under one key. */
+#define LINNET_GGUF_VALUES_MAX 65536
+/* The format's own limits (GGUF v3, "gguf_metadata_kv_t" and "gguf_tensor_info_t"). */
+#define LINNET_GGUF_KEY_BYTES_MAX 65535
+#define LINNET_GGUF_TENSOR_NAME_BYTES_MAX 64
+/* Tensor data is aligned so that it can be used in place; 32 is the default, a page is the most that makes sense. */
+#define LINNET_GGUF_ALIGNMENT_DEFAULT 32
+#define LINNET_GGUF_ALIGNMENT_MIN 8
+#define LINNET_GGUF_ALIGNMENT_MAX 65536
+
+/* peft's own file has under twenty keys; target lists name at most some thousand modules. */
+#define LINNET_PEFT_CONFIG_BYTES_MAX ((size_t)1 << 20)
+/* Two tensors for each of LINNET_LAYOUT_ENTRIES_MAX matrices. */
+#define LINNET_SAFETENSORS_TENSORS_MAX 8192
+/* A head count above this is no model; it also bounds the row permutation's arithmetic. */
+#define LINNET_HEADS_MAX 65536
+
+#endif
