@@ -43,7 +43,11 @@ typedef struct linnet_kernels {
     void (*exp_in_place)(float *x, size_t n);
 } linnet_kernels;
 
-const linnet_kernels *linnet_kernels_scalar(void);
+/** The variants as this build has them; NULL where it does not. That the CPU can run one is not said: see below. */
+const linnet_kernels *linnet_kernels_scalar(void); /* never NULL, runs everywhere */
+const linnet_kernels *linnet_kernels_avx2(void);
+const linnet_kernels *linnet_kernels_avx512(void);
+const linnet_kernels *linnet_kernels_neon(void);
 /** The best variant this CPU has; LINNET_KERNELS=scalar|avx2|avx512|neon in the environment asks for another (unknown or absent: best). */
 const linnet_kernels *linnet_kernels_best(void);
 /** Every variant that this CPU can run, scalar first; for tests. Returns how many (at most 8). */

@@ -1,1 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels.h"
+
+const linnet_kernels *linnet_kernels_avx512(void)
+{
+    return NULL;
+}
