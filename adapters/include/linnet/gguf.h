@@ -94,6 +94,11 @@ void linnet_gguf_writer_f32(linnet_gguf_writer *writer, const char *name, float 
 /** Copy a value of another file as it is (for merges and conversions). */
 void linnet_gguf_writer_copy(linnet_gguf_writer *writer, const linnet_gguf_value *value);
 void linnet_gguf_writer_tensor(linnet_gguf_writer *writer, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *dims, const void *bytes, size_t n_bytes);
+/** Makes the n_bytes of the tensor `name` when the file is written; runs on the writing thread. A failure stops it. */
+typedef linnet_status linnet_gguf_produce_fn(void *context, const char *name, void *bytes, size_t n_bytes, linnet_error *err);
+/** A tensor whose bytes are made in its turn, so that memory holds one such tensor at a time. */
+void linnet_gguf_writer_tensor_produced(linnet_gguf_writer *writer, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *dims, size_t n_bytes, linnet_gguf_produce_fn *produce, void *context);
+/** All or nothing: a temporary file, fsync, rename. The first error of the calls above comes out here. */
 linnet_status linnet_gguf_writer_write(linnet_gguf_writer *writer, const char *path, linnet_error *err) LINNET_NODISCARD;
 
 #endif
