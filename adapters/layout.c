@@ -1,1 +1,322 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The layout of an adapter: which matrices of a model it adapts, in which order, with shapes from the model
+ * file, and the hash by which devices and coordinator know that they speak of the same floats
+ * (SECURE-AGGREGATION 2.5, MODEL RELEASE). Rows of q and k of the llama architecture stand in another order
+ * in GGUF than with Hugging Face, because their rotary embeddings pair neighbours here and halves there; an
+ * entry therefore remembers its number of heads.
+ */
+#include "layout.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "limits.h"
+
+/* ---- targets ---- */
+
+static const struct {
+    const char *gguf, *hf;
+} targets[] = {
+#define TARGET_NAMES(name, gguf, hf) {gguf, hf},
+    LINNET_TARGET_LIST(TARGET_NAMES)
+#undef TARGET_NAMES
+};
+
+const char *linnet_target_name(linnet_target target)
+{
+    return (size_t)target < ARRAY_LEN(targets) ? targets[target].gguf : "unknown";
+}
+
+const char *linnet_target_name_hf(linnet_target target)
+{
+    return (size_t)target < ARRAY_LEN(targets) ? targets[target].hf : "unknown";
+}
+
+/* "attn_q", "self_attn.q_proj" and "q_proj" are the same target. */
+static bool target_of(linnet_text name, linnet_target *ret)
+{
+    for (size_t i = 0; i < ARRAY_LEN(targets); i++) {
+        if (!linnet_text_is(name, targets[i].gguf) && !linnet_text_is(name, targets[i].hf) &&
+            !linnet_text_is(name, strchr(targets[i].hf, '.') + 1))
+            continue;
+        *ret = (linnet_target)i;
+        return true;
+    }
+    return false;
+}
+
+linnet_status linnet_targets_parse(const char *text, uint32_t *ret_mask, linnet_error *err)
+{
+    uint32_t mask = 0;
+    if (strcmp(text, "all") == 0) {
+        *ret_mask = (UINT32_C(1) << LINNET_TARGETS) - 1;
+        return LINNET_OK;
+    }
+    for (const char *at = text;; at++) {
+        linnet_text name = {at, strcspn(at, ",")};
+        linnet_target target;
+        if (!target_of(name, &target))
+            return linnet_fail(
+                err, LINNET_ERR_ARG,
+                "unknown target '%.*s'; use all, or some of attn_q, attn_k, attn_v, attn_output, "
+                "ffn_gate, ffn_up, ffn_down with commas",
+                name.n_bytes < 40 ? (int)name.n_bytes : 40, name.bytes);
+        mask |= UINT32_C(1) << target;
+        at += name.n_bytes;
+        if (*at == '\0')
+            break;
+    }
+    *ret_mask = mask;
+    return LINNET_OK;
+}
+
+/* ---- names ---- */
+
+bool linnet_layout_parse_index(linnet_text text, uint32_t *ret_index, size_t *ret_n_digits)
+{
+    uint32_t index = 0;
+    size_t n = 0;
+    while (n < text.n_bytes && text.bytes[n] >= '0' && text.bytes[n] <= '9') {
+        index = 10 * index + (uint32_t)(text.bytes[n] - '0');
+        if (index >= LINNET_LAYOUT_ENTRIES_MAX)
+            return false;
+        n++;
+    }
+    if (n == 0 || (n > 1 && text.bytes[0] == '0'))
+        return false;
+    *ret_index = index;
+    *ret_n_digits = n;
+    return true;
+}
+
+bool linnet_layout_parse_name(linnet_text name, const char *suffix, uint32_t *ret_layer,
+                              linnet_target *ret_target)
+{
+    size_t n_digits, n_suffix = strlen(suffix);
+    if (name.n_bytes < 4 + n_suffix || memcmp(name.bytes, "blk.", 4) != 0 ||
+        memcmp(name.bytes + name.n_bytes - n_suffix, suffix, n_suffix) != 0)
+        return false;
+    linnet_text rest = {name.bytes + 4, name.n_bytes - 4 - n_suffix};
+    if (!linnet_layout_parse_index(rest, ret_layer, &n_digits))
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(targets); i++) {
+        char wanted[40];
+        (void)snprintf(wanted, sizeof(wanted), ".%s.weight", targets[i].gguf); /* at most 19 bytes */
+        if (!linnet_text_is((linnet_text){rest.bytes + n_digits, rest.n_bytes - n_digits}, wanted))
+            continue;
+        *ret_target = (linnet_target)i;
+        return true;
+    }
+    return false;
+}
+
+/* ---- what a model says ---- */
+
+linnet_status linnet_layout_model_read(const linnet_gguf *gguf, layout_model *ret_model, linnet_error *err)
+{
+    linnet_text architecture = {"", 0};
+    layout_model model = {.gguf = gguf};
+    linnet_status status = linnet_gguf_get_text(gguf, "general.architecture", &architecture, err);
+    if (status != LINNET_OK)
+        return status;
+    if (!linnet_text_is(architecture, "llama"))
+        return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                           "model '%s' has architecture '%.*s'; adapters need llama", linnet_gguf_path(gguf),
+                           architecture.n_bytes < 40 ? (int)architecture.n_bytes : 40, architecture.bytes);
+    status = linnet_gguf_get_u32(gguf, "llama.block_count", &model.n_layers, err);
+    if (status == LINNET_OK)
+        status = linnet_gguf_get_u32(gguf, "llama.attention.head_count", &model.n_heads, err);
+    model.n_kv_heads = model.n_heads; /* the key is optional: without it, every query head has its own */
+    if (status == LINNET_OK && linnet_gguf_find(gguf, "llama.attention.head_count_kv"))
+        status = linnet_gguf_get_u32(gguf, "llama.attention.head_count_kv", &model.n_kv_heads, err);
+    if (status != LINNET_OK)
+        return status;
+    if (model.n_layers == 0 || model.n_layers > LINNET_LAYOUT_ENTRIES_MAX || model.n_heads == 0 ||
+        model.n_heads > LINNET_HEADS_MAX || model.n_kv_heads == 0 || model.n_kv_heads > LINNET_HEADS_MAX)
+        return linnet_fail(err, LINNET_ERR_RANGE,
+                           "model '%s' has impossible counts: %u layers, %u and %u heads",
+                           linnet_gguf_path(gguf), (unsigned)model.n_layers, (unsigned)model.n_heads,
+                           (unsigned)model.n_kv_heads);
+    *ret_model = model;
+    return LINNET_OK;
+}
+
+linnet_status linnet_layout_describe(const layout_model *model, uint32_t layer, linnet_target target,
+                                     uint32_t rank, linnet_layout_entry *ret_entry, linnet_error *err)
+{
+    linnet_layout_entry entry = {.layer = layer, .target = target, .rank = rank};
+    const char *path = linnet_gguf_path(model->gguf);
+    (void)snprintf(entry.name, sizeof(entry.name), "blk.%u.%s.weight", (unsigned)layer,
+                   linnet_target_name(target));
+    const linnet_gguf_tensor *tensor = linnet_gguf_find_tensor(model->gguf, entry.name);
+    if (!tensor || layer >= model->n_layers)
+        return linnet_fail(err, LINNET_ERR_UNSUPPORTED, "model '%s' has no tensor '%s' to adapt", path,
+                           entry.name);
+    if (tensor->n_dims != 2 || tensor->dims[0] > INT32_MAX || tensor->dims[1] > INT32_MAX)
+        return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                           "model '%s': tensor '%s' is no matrix that can be adapted", path, entry.name);
+    if (rank < 1 || rank > LINNET_RANK_MAX)
+        return linnet_fail(err, LINNET_ERR_RANGE, "rank %u of '%s' is not in 1..%d", (unsigned)rank,
+                           entry.name, LINNET_RANK_MAX);
+    entry.columns = (uint32_t)tensor->dims[0];
+    entry.rows = (uint32_t)tensor->dims[1];
+    if (target == LINNET_TARGET_ATTN_Q)
+        entry.n_rope_heads = model->n_heads;
+    else if (target == LINNET_TARGET_ATTN_K)
+        entry.n_rope_heads = model->n_kv_heads;
+    if (entry.n_rope_heads > 0 &&
+        (entry.rows % entry.n_rope_heads != 0 || entry.rows / entry.n_rope_heads % 2 != 0))
+        return linnet_fail(err, LINNET_ERR_FORMAT,
+                           "model '%s': the %u rows of '%s' do not split into %u even heads", path,
+                           (unsigned)entry.rows, entry.name, (unsigned)entry.n_rope_heads);
+    *ret_entry = entry;
+    return LINNET_OK;
+}
+
+/* ---- the layout ---- */
+
+linnet_status linnet_layout_assemble(const linnet_layout_entry *entries, size_t n_entries, float alpha,
+                                     linnet_layout **ret_layout, linnet_error *err)
+{
+    const uint64_t n_max = LINNET_ADAPTER_BYTES_MAX / sizeof(float);
+    uint64_t at = 0, n_a = 0;
+    if (n_entries == 0 || n_entries > LINNET_LAYOUT_ENTRIES_MAX)
+        return linnet_fail(err, LINNET_ERR_LIMIT, "%zu adapted matrices; 1 to %d are allowed", n_entries,
+                           LINNET_LAYOUT_ENTRIES_MAX);
+    if (!isfinite(alpha) || alpha <= 0)
+        return linnet_fail(err, LINNET_ERR_RANGE, "alpha %g of an adapter is not positive", (double)alpha);
+    linnet_layout *layout = calloc(1, sizeof(*layout));
+    if (layout)
+        layout->entries = calloc(n_entries, sizeof(layout->entries[0]));
+    if (!layout || !layout->entries) {
+        linnet_layout_destroy(layout);
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a layout of %zu entries", n_entries);
+    }
+    for (size_t i = 0; i < n_entries; i++) {
+        uint64_t a = (uint64_t)entries[i].rank * entries[i].columns,
+                 b = (uint64_t)entries[i].rank * entries[i].rows;
+        layout->entries[i] = entries[i];
+        layout->entries[i].a_offset = (size_t)at;
+        layout->entries[i].b_offset = (size_t)(at + a);
+        at += a + b;
+        n_a += a;
+        if (at > n_max) {
+            linnet_layout_destroy(layout);
+            return linnet_fail(err, LINNET_ERR_LIMIT,
+                               "the adapter exceeds %zu MiB; lower the rank or the targets",
+                               LINNET_ADAPTER_BYTES_MAX >> 20);
+        }
+    }
+    layout->alpha = alpha;
+    layout->n_entries = n_entries;
+    layout->n_parameters = (size_t)at;
+    layout->n_a = (size_t)n_a;
+    layout->n_b = (size_t)(at - n_a);
+    *ret_layout = layout;
+    return LINNET_OK;
+}
+
+linnet_status linnet_layout_create(const linnet_gguf *model, uint32_t rank, float alpha, uint32_t target_mask,
+                                   linnet_layout **ret_layout, linnet_error *err)
+{
+    layout_model info = {0};
+    size_t n = 0;
+    linnet_status status = linnet_layout_model_read(model, &info, err);
+    if (status != LINNET_OK)
+        return status;
+    if (target_mask == 0 || target_mask >> LINNET_TARGETS != 0)
+        return linnet_fail(err, LINNET_ERR_ARG, "target mask 0x%x names no or unknown targets",
+                           (unsigned)target_mask);
+    linnet_layout_entry *entries = calloc((size_t)info.n_layers * LINNET_TARGETS, sizeof(entries[0]));
+    if (!entries)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for the layout of %u layers",
+                           (unsigned)info.n_layers);
+    for (uint32_t layer = 0; layer < info.n_layers; layer++)
+        for (uint32_t target = 0; target < LINNET_TARGETS && status == LINNET_OK; target++)
+            if (target_mask >> target & 1)
+                status =
+                    linnet_layout_describe(&info, layer, (linnet_target)target, rank, &entries[n++], err);
+    if (status == LINNET_OK)
+        status = linnet_layout_assemble(entries, n, alpha, ret_layout, err);
+    free(entries);
+    return status;
+}
+
+linnet_layout *linnet_layout_copy(const linnet_layout *layout)
+{
+    linnet_layout *copy = malloc(sizeof(*copy));
+    if (!copy)
+        return NULL;
+    *copy = *layout;
+    copy->entries = malloc(layout->n_entries * sizeof(copy->entries[0]));
+    if (!copy->entries) {
+        free(copy);
+        return NULL;
+    }
+    memcpy(copy->entries, layout->entries, layout->n_entries * sizeof(copy->entries[0]));
+    return copy;
+}
+
+void linnet_layout_destroy(linnet_layout *layout)
+{
+    if (!layout)
+        return;
+    free(layout->entries);
+    free(layout);
+}
+
+static bool entry_equal(const linnet_layout_entry *a, const linnet_layout_entry *b)
+{
+    return strcmp(a->name, b->name) == 0 && a->rows == b->rows && a->columns == b->columns &&
+           a->rank == b->rank && a->n_rope_heads == b->n_rope_heads && a->a_offset == b->a_offset &&
+           a->b_offset == b->b_offset;
+}
+
+bool linnet_layout_equal(const linnet_layout *a, const linnet_layout *b)
+{
+    if (a->alpha != b->alpha || a->n_entries != b->n_entries)
+        return false;
+    for (size_t i = 0; i < a->n_entries; i++)
+        if (!entry_equal(&a->entries[i], &b->entries[i]))
+            return false;
+    return true;
+}
+
+static void hash_entry(linnet_hasher *hasher, const linnet_layout_entry *entry)
+{
+    uint8_t bytes[2 + sizeof(entry->name) + 3 * 4 + 1 + 2 * 8], *at = bytes;
+    size_t n_name = strlen(entry->name);
+    linnet_store_le16(at, (uint16_t)n_name);
+    memcpy(at + 2, entry->name, n_name);
+    at += 2 + n_name;
+    linnet_store_le32(at, entry->rank);
+    linnet_store_le32(at + 4, entry->rows);
+    linnet_store_le32(at + 8, entry->columns);
+    at[12] = 0; /* dtype F32 */
+    linnet_store_le64(at + 13, entry->a_offset);
+    linnet_store_le64(at + 21, entry->b_offset);
+    linnet_hasher_update(hasher, bytes, (size_t)(at + 29 - bytes));
+}
+
+linnet_hash linnet_layout_hash(const linnet_layout *layout)
+{
+    linnet_hasher hasher;
+    uint8_t head[8];
+    linnet_hasher_init(&hasher, LINNET_LABEL_LAYOUT);
+    linnet_store_f32(head, layout->alpha);
+    linnet_store_le32(head + 4, (uint32_t)layout->n_entries);
+    linnet_hasher_update(&hasher, head, sizeof(head));
+    for (size_t i = 0; i < layout->n_entries; i++)
+        hash_entry(&hasher, &layout->entries[i]);
+    return linnet_hasher_final(&hasher);
+}
+
+const linnet_layout_entry *linnet_layout_find(const linnet_layout *layout, const char *name)
+{
+    for (size_t i = 0; i < layout->n_entries; i++)
+        if (strcmp(layout->entries[i].name, name) == 0)
+            return &layout->entries[i];
+    return NULL;
+}
