@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Files. A durable write is: temporary file beside the target, write, fsync, rename, fsync of the directory. A failed
- * fsync is never retried (what is on disk is then unknown): the error goes up and the temporary file is removed. */
+/* Files. A durable write is: temporary file beside the target, write, fsync, rename, fsync of the directory.
+ * A failed fsync is never retried (what is on disk is then unknown): the error goes up and the temporary file
+ * is removed. */
 #include "linnet/file.h"
 
 #include <errno.h>
@@ -34,7 +35,8 @@ linnet_status linnet_file_read(const char *path, size_t n_max, linnet_buffer *re
         goto done;
     }
     for (;;) { /* to the end, not to st_size: the file may be a pipe or may grow */
-        if (!linnet_buffer_reserve(&bytes, st.st_size > 0 && bytes.n_bytes == 0 ? (size_t)st.st_size + 1 : 65536)) {
+        if (!linnet_buffer_reserve(&bytes,
+                                   st.st_size > 0 && bytes.n_bytes == 0 ? (size_t)st.st_size + 1 : 65536)) {
             status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory to read '%s'", path);
             goto done;
         }
@@ -49,7 +51,8 @@ linnet_status linnet_file_read(const char *path, size_t n_max, linnet_buffer *re
             break;
         bytes.n_bytes += (size_t)n;
         if (bytes.n_bytes > n_max) {
-            status = linnet_fail(err, LINNET_ERR_LIMIT, "'%s' has more than the %zu bytes allowed", path, n_max);
+            status =
+                linnet_fail(err, LINNET_ERR_LIMIT, "'%s' has more than the %zu bytes allowed", path, n_max);
             goto done;
         }
     }
@@ -61,7 +64,8 @@ done:
     return status;
 }
 
-static linnet_status write_all(int fd, const uint8_t *bytes, size_t n_bytes, const char *path, linnet_error *err)
+static linnet_status write_all(int fd, const uint8_t *bytes, size_t n_bytes, const char *path,
+                               linnet_error *err)
 {
     while (n_bytes > 0) {
         ssize_t n = write(fd, bytes, n_bytes);
@@ -88,7 +92,8 @@ static char *directory_of(const char *path)
     return directory;
 }
 
-linnet_status linnet_file_write(const char *path, const void *bytes, size_t n_bytes, unsigned mode, linnet_error *err)
+linnet_status linnet_file_write(const char *path, const void *bytes, size_t n_bytes, unsigned mode,
+                                linnet_error *err)
 {
     linnet_status status = LINNET_OK;
     char *temporary = malloc(strlen(path) + 8), *directory = directory_of(path);
@@ -140,7 +145,8 @@ linnet_status linnet_map_open(const char *path, linnet_map *ret_map, linnet_erro
     } else if (st.st_size == 0) {
         status = linnet_fail(err, LINNET_ERR_FORMAT, "'%s' is empty", path);
     } else if ((uint64_t)st.st_size > SIZE_MAX) {
-        status = linnet_fail(err, LINNET_ERR_LIMIT, "'%s' is too large for this machine's address space", path);
+        status =
+            linnet_fail(err, LINNET_ERR_LIMIT, "'%s' is too large for this machine's address space", path);
     } else {
         void *bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (bytes == MAP_FAILED)
@@ -201,9 +207,11 @@ linnet_status linnet_lock_take(const char *path, int *ret_fd, linnet_error *err)
     if (fd < 0)
         return linnet_fail_errno(err, errno, "cannot open the lock '%s'", path);
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-        linnet_status status = errno == EWOULDBLOCK
-                                   ? linnet_fail(err, LINNET_ERR_BUSY, "'%s' is held: another process uses this state; stop it first", path)
-                                   : linnet_fail_errno(err, errno, "cannot lock '%s'", path);
+        linnet_status status =
+            errno == EWOULDBLOCK
+                ? linnet_fail(err, LINNET_ERR_BUSY,
+                              "'%s' is held: another process uses this state; stop it first", path)
+                : linnet_fail_errno(err, errno, "cannot lock '%s'", path);
         (void)close(fd);
         return status;
     }

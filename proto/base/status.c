@@ -26,7 +26,8 @@ const char *linnet_status_text(linnet_status status)
     return (size_t)status < ARRAY_LEN(texts) ? texts[status] : "unknown status";
 }
 
-/* A message is one line on a terminal and in a log: control bytes of a file's or a peer's strings do not pass. */
+/* A message is one line on a terminal and in a log: control bytes of a file's or a peer's strings do not
+ * pass. */
 static void make_one_line(char *text)
 {
     for (; *text; text++)
@@ -40,7 +41,8 @@ linnet_status linnet_fail(linnet_error *err, linnet_status status, const char *f
         va_list args;
         va_start(args, format);
         err->status = status;
-        (void)vsnprintf(err->message, sizeof(err->message), format, args); /* a cut message is still a message */
+        (void)vsnprintf(err->message, sizeof(err->message), format,
+                        args); /* a cut message is still a message */
         va_end(args);
         make_one_line(err->message);
     }

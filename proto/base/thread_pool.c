@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A fork-join pool. Thread i always gets part i of a static partition, so that which thread computes what depends on
- * nothing but the sizes; the results of linnet's kernels do not depend on the partition either. */
+/* A fork-join pool. Thread i always gets part i of a static partition, so that which thread computes what
+ * depends on nothing but the sizes; the results of linnet's kernels do not depend on the partition either. */
 #include "linnet/thread_pool.h"
 
 #include <pthread.h>
@@ -112,7 +112,8 @@ unsigned linnet_thread_pool_size(const linnet_thread_pool *pool)
     return pool ? pool->n_threads : 1;
 }
 
-void linnet_thread_pool_run(linnet_thread_pool *pool, size_t n_items, size_t grain, linnet_work_fn *work, void *context)
+void linnet_thread_pool_run(linnet_thread_pool *pool, size_t n_items, size_t grain, linnet_work_fn *work,
+                            void *context)
 {
     if (grain == 0)
         grain = 1;
