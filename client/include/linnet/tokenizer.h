@@ -38,5 +38,7 @@ linnet_status linnet_tokenize(const linnet_tokenizer *tokenizer, const char *tex
 void linnet_detokenize(const linnet_tokenizer *tokenizer, int32_t id, linnet_buffer *text);
 /** A token's raw piece, borrowed; n_bytes 0 for an id out of range. */
 linnet_text linnet_token_piece(const linnet_tokenizer *tokenizer, int32_t id);
+/** The id of a piece, or -1. A piece that stands twice has its highest id. */
+int32_t linnet_tokenizer_find(const linnet_tokenizer *tokenizer, const char *piece);
 
 #endif

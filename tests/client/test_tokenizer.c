@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The tokenizer against llama.cpp's vectors, its own metadata against broken files, and the sampler. */
+#include "linnet/sampler.h"
+#include "linnet/tokenizer.h"
+
+#include "client/client_fixture.h"
+
+#include <math.h>
+
+#define SEPARATOR "\n__ggml_vocab_test__\n"
+
+typedef struct opened {
+    linnet_gguf *gguf;
+    linnet_tokenizer *tokenizer;
+} opened;
+
+static opened open_tokenizer(const char *path)
+{
+    opened o = {0};
+    linnet_error err = {0};
+    must(linnet_gguf_open(path, &o.gguf, &err), &err);
+    must(linnet_tokenizer_create(o.gguf, &o.tokenizer, &err), &err);
+    return o;
+}
+
+static void close_tokenizer(opened *o)
+{
+    linnet_tokenizer_destroy(o->tokenizer);
+    linnet_gguf_close(o->gguf);
+}
+
+/* " 12 7" as the vectors write ids. */
+static void ids_to_text(const linnet_ids *ids, linnet_buffer *text)
+{
+    for (size_t i = 0; i < ids->n_items; i++)
+        linnet_buffer_append_format(text, " %d", (int)ids->items[i]);
+}
+
+static size_t find(const uint8_t *bytes, size_t n_bytes, const char *word)
+{
+    size_t n = strlen(word);
+    for (size_t i = 0; i + n <= n_bytes; i++) {
+        if (memcmp(bytes + i, word, n) == 0)
+            return i;
+    }
+    return n_bytes;
+}
+
+/* Every text of `inputs` gives the ids of its line in `outputs`; returns the number of texts. */
+static size_t check_vectors(const linnet_tokenizer *t, const linnet_buffer *inputs,
+                            const linnet_buffer *outputs)
+{
+    size_t in = 0, out = 0, n = 0;
+    for (bool more = true; more; n++) {
+        size_t n_text = find(inputs->bytes + in, inputs->n_bytes - in, SEPARATOR);
+        size_t n_line = find(outputs->bytes + out, outputs->n_bytes - out, "\n");
+        linnet_ids ids = {0};
+        linnet_buffer got = {0};
+        linnet_error err = {0};
+        more = in + n_text + strlen(SEPARATOR) < inputs->n_bytes;
+        must(linnet_tokenize(t, (const char *)inputs->bytes + in, n_text, LINNET_TOKENIZE_PREFIX, &ids, &err),
+             &err);
+        ids_to_text(&ids, &got);
+        if (got.n_bytes != n_line || (n_line > 0 && memcmp(got.bytes, outputs->bytes + out, n_line) != 0))
+            fail_msg("text %zu: got%.*s, want%.*s", n, (int)got.n_bytes, (const char *)got.bytes, (int)n_line,
+                     (const char *)outputs->bytes + out);
+        linnet_ids_release(&ids);
+        linnet_buffer_release(&got);
+        in += n_text + strlen(SEPARATOR);
+        out += n_line + 1;
+    }
+    assert_int_equal(out, outputs->n_bytes);
+    return n;
+}
+
+static void every_vector_of_the_spm_vocabularies_matches(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *vocabulary, *inputs, *outputs;
+        size_t n_texts;
+    } cases[] = {
+        {"tokenizers/llama-spm.gguf", "tokenizers/llama-spm.gguf.inp", "tokenizers/llama-spm.gguf.out", 46},
+        {"tokenizers/llama-spm.gguf", "tokenizers/text.inp", "tokenizers/llama-spm.text.out", 144},
+        {"tokenizers/phi-3.gguf", "tokenizers/phi-3.gguf.inp", "tokenizers/phi-3.gguf.out", 46},
+        {"tokenizers/phi-3.gguf", "tokenizers/text.inp", "tokenizers/phi-3.text.out", 144},
+        {"models/stories260K-Q4_0.gguf", "tokenizers/phi-3.gguf.inp", "tokenizers/stories260K.gguf.out", 46},
+        {"models/stories260K-Q4_0.gguf", "tokenizers/text.inp", "tokenizers/stories260K.text.out", 144},
+        {"models/stories3M-Q4_0.gguf", "tokenizers/phi-3.gguf.inp", "tokenizers/stories3M.gguf.out", 46},
+        {"models/stories3M-Q4_0.gguf", "tokenizers/text.inp", "tokenizers/stories3M.text.out", 144},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char path[512];
+        opened o = open_tokenizer(shared_path(cases[i].vocabulary, path));
+        linnet_buffer inputs = read_file(shared_path(cases[i].inputs, path));
+        linnet_buffer outputs = read_file(shared_path(cases[i].outputs, path));
+        assert_int_equal(check_vectors(o.tokenizer, &inputs, &outputs), cases[i].n_texts);
+        linnet_buffer_release(&inputs);
+        linnet_buffer_release(&outputs);
+        close_tokenizer(&o);
+    }
+}
+
+/* ---- a tiny vocabulary of our own, packed and opened like any file ---- */
+
+typedef struct tiny_token {
+    const char *piece;
+    float score;
+    uint32_t type;
+} tiny_token;
+
+typedef struct tiny {
+    const tiny_token *tokens;
+    size_t n_tokens, n_scores, n_types;
+    const char *model;
+    int32_t end, unknown; /* -1: no key */
+    int prefix;           /* -1: no key */
+} tiny;
+
+static void put_text(linnet_buffer *b, const char *text)
+{
+    linnet_buffer_append_le64(b, strlen(text));
+    linnet_buffer_append_text(b, text);
+}
+
+static void put_key(linnet_buffer *b, const char *name, uint32_t kind)
+{
+    put_text(b, name);
+    linnet_buffer_append_le32(b, kind);
+}
+
+static void put_array(linnet_buffer *b, const char *name, uint32_t element_kind, size_t n)
+{
+    put_key(b, name, LINNET_GGUF_ARRAY);
+    linnet_buffer_append_le32(b, element_kind);
+    linnet_buffer_append_le64(b, n);
+}
+
+static linnet_buffer pack_tiny(const tiny *v)
+{
+    linnet_buffer b = {0};
+    linnet_buffer_append_text(&b, "GGUF");
+    linnet_buffer_append_le32(&b, 3);
+    linnet_buffer_append_le64(&b, 0);
+    linnet_buffer_append_le64(&b, 4u + (v->end >= 0) + (v->unknown >= 0) + (v->prefix >= 0));
+    put_key(&b, "tokenizer.ggml.model", LINNET_GGUF_STRING);
+    put_text(&b, v->model);
+    put_array(&b, "tokenizer.ggml.tokens", LINNET_GGUF_STRING, v->n_tokens);
+    for (size_t i = 0; i < v->n_tokens; i++)
+        put_text(&b, v->tokens[i].piece);
+    put_array(&b, "tokenizer.ggml.scores", LINNET_GGUF_F32, v->n_scores);
+    for (size_t i = 0; i < v->n_scores; i++) {
+        uint8_t bytes[4];
+        linnet_store_f32(bytes, v->tokens[i].score);
+        linnet_buffer_append(&b, bytes, sizeof(bytes));
+    }
+    put_array(&b, "tokenizer.ggml.token_type", LINNET_GGUF_I32, v->n_types);
+    for (size_t i = 0; i < v->n_types; i++)
+        linnet_buffer_append_le32(&b, v->tokens[i].type);
+    if (v->end >= 0) {
+        put_key(&b, "tokenizer.ggml.eos_token_id", LINNET_GGUF_U32);
+        linnet_buffer_append_le32(&b, (uint32_t)v->end);
+    }
+    if (v->unknown >= 0) {
+        put_key(&b, "tokenizer.ggml.unknown_token_id", LINNET_GGUF_U32);
+        linnet_buffer_append_le32(&b, (uint32_t)v->unknown);
+    }
+    if (v->prefix >= 0) {
+        put_key(&b, "tokenizer.ggml.add_space_prefix", LINNET_GGUF_BOOL);
+        linnet_buffer_append_u8(&b, (uint8_t)v->prefix);
+    }
+    return b;
+}
+
+/* 0 unk, 1 begin, 2 end, 3 one byte token, 4.. pieces; "ab" beats "bc", "aa" ties with itself; "x" stands
+ * twice. */
+static const tiny_token tiny_tokens[] = {
+    {"<unk>", 0, 2},
+    {"<s>", 0, 3},
+    {"</s>", 0, 3},
+    {"<0x0A>", 0, 6},
+    {"a", -1, 1},
+    {"b", -1, 1},
+    {"c", -1, 1},
+    {"ab", 5, 1},
+    {"bc", 4, 1},
+    {"aa", 3, 1},
+    {"x", 0, 1},
+    {"x", 0, 1},
+    {"<tag>", 0, 4},
+    {"\xe2\x96\x81", -2, 1},
+    {"\xe2\x96\x81"
+     "a",
+     6, 1},
+};
+static const tiny tiny_base = {
+    tiny_tokens, ARRAY_LEN(tiny_tokens), ARRAY_LEN(tiny_tokens), ARRAY_LEN(tiny_tokens), "llama", 2, 0, 0};
+
+static opened open_tiny(const tiny *v, linnet_buffer *bytes)
+{
+    opened o = {0};
+    linnet_error err = {0};
+    *bytes = pack_tiny(v);
+    must(linnet_gguf_open_bytes(bytes->bytes, bytes->n_bytes, &o.gguf, &err), &err);
+    must(linnet_tokenizer_create(o.gguf, &o.tokenizer, &err), &err);
+    return o;
+}
+
+static void texts_become_the_ids_of_the_rules(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *text;
+        unsigned flags;
+        const char *want;
+    } cases[] = {
+        {"empty text has no ids", "", LINNET_TOKENIZE_PREFIX, ""},
+        {"only begin", "", LINNET_TOKENIZE_BEGIN, " 1"},
+        {"best score first", "abc", 0, " 7 6"},
+        {"leftmost of equals", "aaa", 0, " 9 4"},
+        {"a merge through a space", " a", 0, " 14"},
+        {"the space prefix", "a", LINNET_TOKENIZE_PREFIX, " 14"},
+        {"a piece twice has its highest id", "x", 0, " 11"},
+        {"a byte token", "a\nb", 0, " 4 3 5"},
+        {"a byte without token is unknown", "a\tb", 0, " 4 0 5"},
+        {"a character of two bytes is unknown once", "a\xc3\xa9", 0, " 4 0"},
+        {"a cut character is unknown for each byte", "\xe2\x96", 0, " 0 0"},
+        {"an overlong form is not a character", "\xc0\x80", 0, " 0 0"},
+        {"special tokens as plain text", "<s>", 0, " 0 0 0"},
+        {"control tokens by name", "a<s>b", LINNET_TOKENIZE_SPECIAL, " 4 1 5"},
+        {"user-defined tokens by name", "<tag>a</s>", LINNET_TOKENIZE_SPECIAL | LINNET_TOKENIZE_BEGIN,
+         " 1 12 4 2"},
+        {"a prefix behind every special token", "a<s>a", LINNET_TOKENIZE_SPECIAL | LINNET_TOKENIZE_PREFIX,
+         " 14 1 14"},
+    };
+    tiny with_prefix = tiny_base;
+    with_prefix.prefix = 1;
+    linnet_buffer bytes = {0};
+    opened o = open_tiny(&with_prefix, &bytes);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        linnet_ids ids = {0};
+        linnet_buffer got = {0};
+        linnet_error err = {0};
+        must(linnet_tokenize(o.tokenizer, cases[i].text, strlen(cases[i].text), cases[i].flags, &ids, &err),
+             &err);
+        ids_to_text(&ids, &got);
+        linnet_buffer_append_u8(&got, 0);
+        if (strcmp((const char *)got.bytes, cases[i].want) != 0)
+            fail_msg("%s: got%s, want%s", cases[i].name, (const char *)got.bytes, cases[i].want);
+        linnet_ids_release(&ids);
+        linnet_buffer_release(&got);
+    }
+    close_tokenizer(&o);
+    linnet_buffer_release(&bytes);
+}
+
+static void the_prefix_is_added_only_where_the_file_asks(void **state)
+{
+    (void)state;
+    for (int prefix = -1; prefix <= 1; prefix++) {
+        tiny v = tiny_base;
+        v.prefix = prefix;
+        linnet_buffer bytes = {0};
+        linnet_ids ids = {0};
+        linnet_error err = {0};
+        opened o = open_tiny(&v, &bytes);
+        must(linnet_tokenize(o.tokenizer, "a", 1, LINNET_TOKENIZE_PREFIX, &ids, &err), &err);
+        assert_int_equal(ids.n_items, 1);
+        assert_int_equal(ids.items[0], prefix == 0 ? 4 : 14);
+        linnet_ids_release(&ids);
+        close_tokenizer(&o);
+        linnet_buffer_release(&bytes);
+    }
+}
+
+static void ids_become_text_again(void **state)
+{
+    (void)state;
+    static const int32_t ids[] = {1, 14, 7, 3, 12, 0, 13, 2, -1, 99};
+    linnet_buffer bytes = {0}, text = {0};
+    opened o = open_tiny(&tiny_base, &bytes);
+    for (size_t i = 0; i < ARRAY_LEN(ids); i++)
+        linnet_detokenize(o.tokenizer, ids[i], &text);
+    linnet_buffer_append_u8(&text, 0);
+    assert_string_equal((const char *)text.bytes, " aab\n<tag> ");
+    assert_int_equal(linnet_tokenizer_find(o.tokenizer, "<tag>"), 12);
+    assert_int_equal(linnet_tokenizer_find(o.tokenizer, "none"), -1);
+    linnet_buffer_release(&text);
+    close_tokenizer(&o);
+    linnet_buffer_release(&bytes);
+}
+
+static void broken_vocabularies_are_refused_with_the_key_in_the_message(void **state)
+{
+    (void)state;
+    tiny no_tokens = tiny_base, few_scores = tiny_base, few_types = tiny_base, end_outside = tiny_base;
+    tiny unknown_outside = tiny_base, pairs = tiny_base;
+    no_tokens.n_tokens = no_tokens.n_scores = no_tokens.n_types = 0;
+    few_scores.n_scores--;
+    few_types.n_types = 1;
+    end_outside.end = ARRAY_LEN(tiny_tokens);
+    unknown_outside.unknown = 1 << 30;
+    pairs.model = "gpt2";
+    const struct {
+        const tiny *v;
+        linnet_status want;
+        const char *words;
+    } cases[] = {
+        {&no_tokens, LINNET_ERR_FORMAT, "tokenizer.ggml.tokens"},
+        {&few_scores, LINNET_ERR_FORMAT, "tokenizer.ggml.scores"},
+        {&few_types, LINNET_ERR_FORMAT, "tokenizer.ggml.token_type"},
+        {&end_outside, LINNET_ERR_FORMAT, "tokenizer.ggml.eos_token_id"},
+        {&unknown_outside, LINNET_ERR_FORMAT, "tokenizer.ggml.unknown_token_id"},
+        {&pairs, LINNET_ERR_UNSUPPORTED, "gpt2"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        linnet_buffer bytes = pack_tiny(cases[i].v);
+        linnet_gguf *gguf = NULL;
+        linnet_tokenizer *tokenizer = NULL;
+        linnet_error err = {0};
+        must(linnet_gguf_open_bytes(bytes.bytes, bytes.n_bytes, &gguf, &err), &err);
+        linnet_status got = linnet_tokenizer_create(gguf, &tokenizer, &err);
+        if (got != cases[i].want || !strstr(err.message, cases[i].words) || tokenizer)
+            fail_msg("%s: got %d '%s'", cases[i].words, (int)got, err.message);
+        linnet_gguf_close(gguf);
+        linnet_buffer_release(&bytes);
+    }
+}
+
+static void a_long_text_of_one_letter_takes_no_square_of_its_length(void **state)
+{
+    (void)state;
+    enum { N = 1 << 20 };
+    char *text = malloc(N);
+    assert_non_null(text);
+    memset(text, 'a', N);
+    linnet_buffer bytes = {0};
+    linnet_ids ids = {0};
+    linnet_error err = {0};
+    opened o = open_tiny(&tiny_base, &bytes);
+    must(linnet_tokenize(o.tokenizer, text, N, 0, &ids, &err), &err);
+    assert_int_equal(ids.n_items, N / 2);
+    linnet_ids_release(&ids);
+    close_tokenizer(&o);
+    linnet_buffer_release(&bytes);
+    free(text);
+}
+
+/* ---- the sampler ---- */
+
+static int32_t draw(linnet_sampler *s, const float *logits, size_t n)
+{
+    linnet_error err = {0};
+    int32_t id = -1;
+    must(linnet_sampler_next(s, logits, n, &id, &err), &err);
+    return id;
+}
+
+static void greedy_takes_the_lowest_id_of_the_largest(void **state)
+{
+    (void)state;
+    static const float logits[] = {1, 3, NAN, 3, -INFINITY};
+    linnet_sampler s;
+    linnet_sampler_init(&s, 0, 1, 0);
+    assert_int_equal(draw(&s, logits, 5), 1);
+    assert_int_equal(draw(&s, logits, 1), 0);
+    linnet_sampler_release(&s);
+}
+
+static void no_number_at_all_is_an_error(void **state)
+{
+    (void)state;
+    static const float logits[] = {NAN, -INFINITY};
+    for (int i = 0; i < 2; i++) {
+        linnet_sampler s;
+        linnet_error err = {0};
+        int32_t id = 77;
+        linnet_sampler_init(&s, i, 1, 0);
+        assert_int_equal(linnet_sampler_next(&s, logits, 2, &id, &err), LINNET_ERR_RANGE);
+        assert_int_equal(id, 77);
+        linnet_sampler_release(&s);
+    }
+}
+
+static void temperature_draws_by_softmax_and_repeats_with_its_seed(void **state)
+{
+    (void)state;
+    static const float logits[] = {0, 1.0986123f, NAN}; /* 1 : 3 */
+    enum { N = 8000 };
+    linnet_sampler s, same;
+    linnet_sampler_init(&s, 1, 1, 5);
+    linnet_sampler_init(&same, 1, 1, 5);
+    int n_second = 0;
+    for (int i = 0; i < N; i++) {
+        int32_t id = draw(&s, logits, 3);
+        assert_int_equal(id, draw(&same, logits, 3));
+        assert_in_range(id, 0, 1);
+        n_second += id == 1;
+    }
+    assert_in_range(n_second, N * 3 / 4 - 160, N * 3 / 4 + 160); /* four standard deviations */
+    linnet_sampler_release(&s);
+    linnet_sampler_release(&same);
+}
+
+static void top_p_keeps_the_likeliest_alone(void **state)
+{
+    (void)state;
+    static const float logits[] = {0, 2, 1.9f, -1}; /* 0.063, 0.466, 0.422, 0.023 of the whole */
+    linnet_sampler s;
+    bool seen[4] = {false};
+    linnet_sampler_init(&s, 1, 0.8, 9);
+    for (int i = 0; i < 500; i++)
+        seen[draw(&s, logits, 4)] = true;
+    assert_true(seen[1] && seen[2]);
+    assert_false(seen[0] || seen[3]);
+    linnet_sampler_release(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_vector_of_the_spm_vocabularies_matches),
+        cmocka_unit_test(texts_become_the_ids_of_the_rules),
+        cmocka_unit_test(the_prefix_is_added_only_where_the_file_asks),
+        cmocka_unit_test(ids_become_text_again),
+        cmocka_unit_test(broken_vocabularies_are_refused_with_the_key_in_the_message),
+        cmocka_unit_test(a_long_text_of_one_letter_takes_no_square_of_its_length),
+        cmocka_unit_test(greedy_takes_the_lowest_id_of_the_largest),
+        cmocka_unit_test(no_number_at_all_is_an_error),
+        cmocka_unit_test(temperature_draws_by_softmax_and_repeats_with_its_seed),
+        cmocka_unit_test(top_p_keeps_the_likeliest_alone),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
