@@ -1,1 +1,340 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Records into ids with counted flags, as DESIGN.md section 2 says. Everything that counts is tokenised apart
+ * from what does not, so that training sees the split that generation makes; contents are never searched for
+ * special tokens. */
+#include "chat_template.h"
+#include "linnet/dataset.h"
+
+#include <stdlib.h>
+
+/* A sequence under construction. Text that does not count waits in `pending`, so that neighbours are
+ * tokenised in one piece. */
+typedef struct builder {
+    const linnet_tokenizer *tokenizer;
+    linnet_ids ids;
+    linnet_buffer counted; /* one byte an id */
+    linnet_buffer pending;
+    size_t n_begin;      /* 1 where the sequence starts with the begin token */
+    bool wants_prefix;   /* does the next stretch of text take the space prefix? At the start and behind a
+                            special token */
+    size_t last_counted; /* end of the last counted part */
+} builder;
+
+static void builder_release(builder *b)
+{
+    linnet_ids_release(&b->ids);
+    linnet_buffer_release(&b->counted);
+    linnet_buffer_release(&b->pending);
+}
+
+/* Give the ids that are new since the last call their flag. */
+static linnet_status flag_new(builder *b, uint8_t counted, linnet_error *err)
+{
+    if (!linnet_buffer_reserve(&b->counted, b->ids.n_items - b->counted.n_bytes))
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a record of %zu tokens", b->ids.n_items);
+    while (b->counted.n_bytes < b->ids.n_items)
+        linnet_buffer_append_u8(&b->counted, counted);
+    if (counted)
+        b->last_counted = b->ids.n_items;
+    return LINNET_OK;
+}
+
+static linnet_status add_begin(builder *b, linnet_error *err)
+{
+    linnet_status status = linnet_tokenize(b->tokenizer, "", 0, LINNET_TOKENIZE_BEGIN, &b->ids, err);
+    b->n_begin = b->ids.n_items;
+    b->wants_prefix = true;
+    return status == LINNET_OK ? flag_new(b, 0, err) : status;
+}
+
+static linnet_status add_text(builder *b, const char *text, size_t n_bytes, bool prefix, uint8_t counted,
+                              linnet_error *err)
+{
+    linnet_status status =
+        linnet_tokenize(b->tokenizer, text, n_bytes, prefix ? LINNET_TOKENIZE_PREFIX : 0, &b->ids, err);
+    return status == LINNET_OK ? flag_new(b, counted, err) : status;
+}
+
+static linnet_status add_id(builder *b, int32_t id, uint8_t counted, linnet_error *err)
+{
+    if (id < 0)
+        return LINNET_OK;
+    if (linnet_ids_append(&b->ids, id) != LINNET_OK)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a record of %zu tokens", b->ids.n_items);
+    return flag_new(b, counted, err);
+}
+
+/* ---- conversations ---- */
+
+static linnet_status flush(builder *b, linnet_error *err)
+{
+    if (b->pending.failed)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a conversation");
+    if (b->pending.n_bytes == 0)
+        return LINNET_OK;
+    linnet_status status =
+        add_text(b, (const char *)b->pending.bytes, b->pending.n_bytes, b->wants_prefix, 0, err);
+    b->wants_prefix = false;
+    linnet_buffer_clear(&b->pending);
+    return status;
+}
+
+/* Template text: special tokens between \1 and \1, the rest is plain. */
+static linnet_status add_markup(builder *b, const char *markup, linnet_error *err)
+{
+    char piece[64];
+    while (*markup) {
+        size_t n_plain = strcspn(markup, "\1");
+        linnet_buffer_append(&b->pending, markup, n_plain);
+        markup += n_plain;
+        if (!*markup)
+            break;
+        size_t n_piece = strcspn(++markup, "\1");
+        (void)snprintf(piece, sizeof(piece), "%.*s", (int)n_piece, markup);
+        markup += n_piece + 1;
+        int32_t id = linnet_tokenizer_find(b->tokenizer, piece);
+        if (id < 0) {
+            linnet_buffer_append_text(&b->pending, piece);
+            continue;
+        }
+        linnet_status status = flush(b, err);
+        if (status == LINNET_OK)
+            status = add_id(b, id, 0, err);
+        if (status != LINNET_OK)
+            return status;
+        b->wants_prefix = true;
+    }
+    return LINNET_OK;
+}
+
+static int32_t end_of_turn(const linnet_chat_family *family, const linnet_tokenizer *tokenizer)
+{
+    int32_t id = family->end_of_turn ? linnet_tokenizer_find(tokenizer, family->end_of_turn) : -1;
+    return id >= 0 ? id : linnet_tokenizer_end(tokenizer);
+}
+
+static linnet_status add_assistant(builder *b, const linnet_chat_family *family, const char *content,
+                                   bool end_token, linnet_error *err)
+{
+    linnet_status status = add_markup(b, family->open_assistant, err);
+    if (status == LINNET_OK)
+        status = flush(b, err);
+    bool at_start = b->ids.n_items == b->n_begin;
+    if (status == LINNET_OK)
+        status = add_text(b, content, strlen(content), family->prefix_assistant || at_start, 1, err);
+    b->wants_prefix = false;
+    if (status == LINNET_OK && end_token)
+        status = add_id(b, end_of_turn(family, b->tokenizer), 1, err);
+    return status == LINNET_OK ? add_markup(b, family->close_assistant, err) : status;
+}
+
+static linnet_status add_asker(builder *b, const char *open, const char *content, const char *close,
+                               linnet_error *err)
+{
+    linnet_status status = add_markup(b, open, err);
+    linnet_buffer_append_text(&b->pending, content);
+    return status == LINNET_OK ? add_markup(b, close, err) : status;
+}
+
+static linnet_status add_messages(builder *b, const linnet_chat_family *family,
+                                  const linnet_message *messages, size_t n_messages, bool end_token,
+                                  linnet_error *err)
+{
+    linnet_status status = add_begin(b, err);
+    bool after_system = false;
+    for (size_t i = 0; i < n_messages && status == LINNET_OK; i++) {
+        const linnet_message *m = &messages[i];
+        bool is_system = strcmp(m->role, "system") == 0;
+        if (strcmp(m->role, "assistant") == 0)
+            status = add_assistant(b, family, m->content, end_token, err);
+        else if (is_system)
+            status = add_asker(b, family->open_system, m->content, family->close_system, err);
+        else
+            status = add_asker(b, after_system ? family->open_user_after_system : family->open_user,
+                               m->content, family->close_user, err);
+        after_system = is_system;
+    }
+    return status;
+}
+
+linnet_status linnet_chat_encode(const linnet_message *messages, size_t n_messages,
+                                 const linnet_tokenizer *tokenizer, linnet_ids *ret_ids,
+                                 int32_t *ret_end_of_turn, linnet_error *err)
+{
+    const linnet_chat_family *family = NULL;
+    linnet_status status = linnet_chat_family_of(tokenizer, &family, err);
+    if (status != LINNET_OK)
+        return status;
+    builder b = {.tokenizer = tokenizer};
+    status = add_messages(&b, family, messages, n_messages, true, err);
+    if (status == LINNET_OK)
+        status = add_markup(&b, family->open_assistant, err);
+    if (status == LINNET_OK)
+        status = flush(&b, err);
+    if (status == LINNET_OK) {
+        *ret_ids = b.ids;
+        *ret_end_of_turn = end_of_turn(family, tokenizer);
+        b.ids = (linnet_ids){0};
+    }
+    builder_release(&b);
+    return status;
+}
+
+/* ---- records ---- */
+
+static void erase(builder *b, size_t first, size_t n)
+{
+    memmove(b->ids.items + first, b->ids.items + first + n,
+            (b->ids.n_items - first - n) * sizeof(*b->ids.items));
+    memmove(b->counted.bytes + first, b->counted.bytes + first + n, b->counted.n_bytes - first - n);
+    b->ids.n_items -= n;
+    b->counted.n_bytes -= n;
+}
+
+static void cut_end(builder *b, size_t n_keep)
+{
+    if (b->ids.n_items > n_keep)
+        erase(b, n_keep, b->ids.n_items - n_keep);
+}
+
+/* Cut a sequence whose last counted part begins at `answer`: that part to three quarters of the context, then
+ * on the left what is too much, keeping the begin token. */
+static void cut_around_answer(builder *b, size_t answer, size_t context)
+{
+    if (b->ids.n_items <= context)
+        return;
+    size_t n_answer_max = context * 3 / 4 > 0 ? context * 3 / 4 : 1;
+    if (b->ids.n_items - answer > n_answer_max)
+        cut_end(b, answer + n_answer_max);
+    if (b->ids.n_items > context)
+        erase(b, b->n_begin, b->ids.n_items - context);
+}
+
+static linnet_status encode_text(builder *b, const linnet_record *record, const linnet_encoding *encoding,
+                                 linnet_error *err)
+{
+    linnet_status status = add_begin(b, err);
+    if (status == LINNET_OK)
+        status = add_text(b, record->text, strlen(record->text), true, 1, err);
+    if (status == LINNET_OK && encoding->end_token)
+        status = add_id(b, linnet_tokenizer_end(b->tokenizer), 1, err);
+    if (status == LINNET_OK)
+        cut_end(b, encoding->context_tokens);
+    return status;
+}
+
+static linnet_status encode_completion(builder *b, const linnet_record *record,
+                                       const linnet_encoding *encoding, linnet_error *err)
+{
+    linnet_status status = add_begin(b, err);
+    if (status == LINNET_OK)
+        status = add_text(b, record->text, strlen(record->text), true, 0, err);
+    size_t answer = b->ids.n_items;
+    if (status == LINNET_OK)
+        status = add_text(b, record->completion, strlen(record->completion), false, 1, err);
+    if (status == LINNET_OK && encoding->end_token)
+        status = add_id(b, linnet_tokenizer_end(b->tokenizer), 1, err);
+    if (status == LINNET_OK)
+        cut_around_answer(b, answer, encoding->context_tokens);
+    return status;
+}
+
+static linnet_status encode_messages(builder *b, const linnet_record *record, const linnet_encoding *encoding,
+                                     linnet_error *err)
+{
+    const linnet_chat_family *family = NULL;
+    linnet_status status = linnet_chat_family_of(b->tokenizer, &family, err);
+    if (status == LINNET_OK)
+        status = add_messages(b, family, record->messages, record->n_messages, encoding->end_token, err);
+    if (status != LINNET_OK)
+        return status;
+    cut_end(b, b->last_counted); /* nothing behind the last counted token changes the loss */
+    size_t answer = b->last_counted;
+    while (answer > 0 && b->counted.bytes[answer - 1])
+        answer--;
+    cut_around_answer(b, answer, encoding->context_tokens);
+    return LINNET_OK;
+}
+
+static void builder_finish(builder *b, linnet_tokens *ret_tokens)
+{
+    linnet_tokens tokens = {.ids = b->ids.items, .counted = b->counted.bytes, .n_ids = b->ids.n_items};
+    if (tokens.n_ids > 0)
+        tokens.counted[0] = 0; /* nothing predicts the first */
+    for (size_t i = 0; i < tokens.n_ids; i++)
+        tokens.n_counted += tokens.counted[i];
+    b->ids = (linnet_ids){0};
+    b->counted = (linnet_buffer){0};
+    *ret_tokens = tokens;
+}
+
+linnet_status linnet_record_encode(const linnet_record *record, const linnet_tokenizer *tokenizer,
+                                   const linnet_encoding *encoding, linnet_tokens *ret_tokens,
+                                   linnet_error *err)
+{
+    static linnet_status (*const encode[])(builder *, const linnet_record *, const linnet_encoding *,
+                                           linnet_error *) = {
+        [LINNET_RECORD_TEXT] = encode_text,
+        [LINNET_RECORD_COMPLETION] = encode_completion,
+        [LINNET_RECORD_MESSAGES] = encode_messages,
+    };
+    if (encoding->context_tokens < 2)
+        return linnet_fail(err, LINNET_ERR_ARG, "a context of %u tokens is too short, 2 is the least",
+                           (unsigned)encoding->context_tokens);
+    builder b = {.tokenizer = tokenizer};
+    linnet_status status = encode[record->kind](&b, record, encoding, err);
+    if (status == LINNET_OK)
+        builder_finish(&b, ret_tokens);
+    builder_release(&b);
+    return status;
+}
+
+void linnet_tokens_release(linnet_tokens *tokens)
+{
+    free(tokens->ids);
+    free(tokens->counted);
+    *tokens = (linnet_tokens){0};
+}
+
+linnet_status linnet_token_set_create(const linnet_dataset *dataset, const size_t *indices, size_t n_indices,
+                                      const linnet_tokenizer *tokenizer, const linnet_encoding *encoding,
+                                      linnet_token_set **ret_set, linnet_error *err)
+{
+    size_t n = indices ? n_indices : dataset->n_records;
+    linnet_status status = LINNET_OK;
+    linnet_token_set *set = calloc(1, sizeof(*set));
+    if (set)
+        set->items = calloc(n > 0 ? n : 1, sizeof(*set->items));
+    if (!set || !set->items)
+        status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory for %zu records", n);
+    for (size_t i = 0; i < n && status == LINNET_OK; i++) {
+        const linnet_record *record = &dataset->records[indices ? indices[i] : i];
+        linnet_tokens tokens = {0};
+        status = linnet_record_encode(record, tokenizer, encoding, &tokens, err);
+        if (status != LINNET_OK) {
+            status = linnet_error_prefix(err, status, "record of line %zu", record->line);
+        } else if (tokens.n_counted == 0) {
+            linnet_tokens_release(&tokens);
+            set->n_empty++;
+        } else {
+            set->items[set->n_items++] = tokens;
+            set->n_counted += tokens.n_counted;
+        }
+    }
+    if (status != LINNET_OK) {
+        linnet_token_set_destroy(set);
+        return status;
+    }
+    *ret_set = set;
+    return LINNET_OK;
+}
+
+void linnet_token_set_destroy(linnet_token_set *set)
+{
+    if (!set)
+        return;
+    for (size_t i = 0; set->items && i < set->n_items; i++)
+        linnet_tokens_release(&set->items[i]);
+    free(set->items);
+    free(set);
+}

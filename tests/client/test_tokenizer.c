@@ -4,15 +4,11 @@
 #include "linnet/tokenizer.h"
 
 #include "client/client_fixture.h"
+#include "client/tiny_vocabulary.h"
 
 #include <math.h>
 
 #define SEPARATOR "\n__ggml_vocab_test__\n"
-
-typedef struct opened {
-    linnet_gguf *gguf;
-    linnet_tokenizer *tokenizer;
-} opened;
 
 static opened open_tokenizer(const char *path)
 {
@@ -21,12 +17,6 @@ static opened open_tokenizer(const char *path)
     must(linnet_gguf_open(path, &o.gguf, &err), &err);
     must(linnet_tokenizer_create(o.gguf, &o.tokenizer, &err), &err);
     return o;
-}
-
-static void close_tokenizer(opened *o)
-{
-    linnet_tokenizer_destroy(o->tokenizer);
-    linnet_gguf_close(o->gguf);
 }
 
 /* " 12 7" as the vectors write ids. */
@@ -99,111 +89,6 @@ static void every_vector_of_the_spm_vocabularies_matches(void **state)
         linnet_buffer_release(&outputs);
         close_tokenizer(&o);
     }
-}
-
-/* ---- a tiny vocabulary of our own, packed and opened like any file ---- */
-
-typedef struct tiny_token {
-    const char *piece;
-    float score;
-    uint32_t type;
-} tiny_token;
-
-typedef struct tiny {
-    const tiny_token *tokens;
-    size_t n_tokens, n_scores, n_types;
-    const char *model;
-    int32_t end, unknown; /* -1: no key */
-    int prefix;           /* -1: no key */
-} tiny;
-
-static void put_text(linnet_buffer *b, const char *text)
-{
-    linnet_buffer_append_le64(b, strlen(text));
-    linnet_buffer_append_text(b, text);
-}
-
-static void put_key(linnet_buffer *b, const char *name, uint32_t kind)
-{
-    put_text(b, name);
-    linnet_buffer_append_le32(b, kind);
-}
-
-static void put_array(linnet_buffer *b, const char *name, uint32_t element_kind, size_t n)
-{
-    put_key(b, name, LINNET_GGUF_ARRAY);
-    linnet_buffer_append_le32(b, element_kind);
-    linnet_buffer_append_le64(b, n);
-}
-
-static linnet_buffer pack_tiny(const tiny *v)
-{
-    linnet_buffer b = {0};
-    linnet_buffer_append_text(&b, "GGUF");
-    linnet_buffer_append_le32(&b, 3);
-    linnet_buffer_append_le64(&b, 0);
-    linnet_buffer_append_le64(&b, 4u + (v->end >= 0) + (v->unknown >= 0) + (v->prefix >= 0));
-    put_key(&b, "tokenizer.ggml.model", LINNET_GGUF_STRING);
-    put_text(&b, v->model);
-    put_array(&b, "tokenizer.ggml.tokens", LINNET_GGUF_STRING, v->n_tokens);
-    for (size_t i = 0; i < v->n_tokens; i++)
-        put_text(&b, v->tokens[i].piece);
-    put_array(&b, "tokenizer.ggml.scores", LINNET_GGUF_F32, v->n_scores);
-    for (size_t i = 0; i < v->n_scores; i++) {
-        uint8_t bytes[4];
-        linnet_store_f32(bytes, v->tokens[i].score);
-        linnet_buffer_append(&b, bytes, sizeof(bytes));
-    }
-    put_array(&b, "tokenizer.ggml.token_type", LINNET_GGUF_I32, v->n_types);
-    for (size_t i = 0; i < v->n_types; i++)
-        linnet_buffer_append_le32(&b, v->tokens[i].type);
-    if (v->end >= 0) {
-        put_key(&b, "tokenizer.ggml.eos_token_id", LINNET_GGUF_U32);
-        linnet_buffer_append_le32(&b, (uint32_t)v->end);
-    }
-    if (v->unknown >= 0) {
-        put_key(&b, "tokenizer.ggml.unknown_token_id", LINNET_GGUF_U32);
-        linnet_buffer_append_le32(&b, (uint32_t)v->unknown);
-    }
-    if (v->prefix >= 0) {
-        put_key(&b, "tokenizer.ggml.add_space_prefix", LINNET_GGUF_BOOL);
-        linnet_buffer_append_u8(&b, (uint8_t)v->prefix);
-    }
-    return b;
-}
-
-/* 0 unk, 1 begin, 2 end, 3 one byte token, 4.. pieces; "ab" beats "bc", "aa" ties with itself; "x" stands
- * twice. */
-static const tiny_token tiny_tokens[] = {
-    {"<unk>", 0, 2},
-    {"<s>", 0, 3},
-    {"</s>", 0, 3},
-    {"<0x0A>", 0, 6},
-    {"a", -1, 1},
-    {"b", -1, 1},
-    {"c", -1, 1},
-    {"ab", 5, 1},
-    {"bc", 4, 1},
-    {"aa", 3, 1},
-    {"x", 0, 1},
-    {"x", 0, 1},
-    {"<tag>", 0, 4},
-    {"\xe2\x96\x81", -2, 1},
-    {"\xe2\x96\x81"
-     "a",
-     6, 1},
-};
-static const tiny tiny_base = {
-    tiny_tokens, ARRAY_LEN(tiny_tokens), ARRAY_LEN(tiny_tokens), ARRAY_LEN(tiny_tokens), "llama", 2, 0, 0};
-
-static opened open_tiny(const tiny *v, linnet_buffer *bytes)
-{
-    opened o = {0};
-    linnet_error err = {0};
-    *bytes = pack_tiny(v);
-    must(linnet_gguf_open_bytes(bytes->bytes, bytes->n_bytes, &o.gguf, &err), &err);
-    must(linnet_tokenizer_create(o.gguf, &o.tokenizer, &err), &err);
-    return o;
 }
 
 static void texts_become_the_ids_of_the_rules(void **state)

@@ -57,6 +57,10 @@ static inline linnet_sequence linnet_tokens_sequence(const linnet_tokens *tokens
     return (linnet_sequence){.ids = tokens->ids, .counted = tokens->counted, .n_ids = tokens->n_ids};
 }
 
+/** The ids of a conversation up to where the assistant speaks next, in the model's own chat format (contents joined by
+ *  newlines where it has none), and the token that ends its turn (-1: none). ret_ids is owned by the caller. */
+linnet_status linnet_chat_encode(const linnet_message *messages, size_t n_messages, const linnet_tokenizer *tokenizer, linnet_ids *ret_ids, int32_t *ret_end_of_turn, linnet_error *err) LINNET_NODISCARD;
+
 /** All records of a set (or those of an index list), tokenised once. */
 typedef struct linnet_token_set {
     linnet_tokens *items; /* owned; records without a counted target are left out */
