@@ -23,5 +23,9 @@
 #define LINNET_SAFETENSORS_TENSORS_MAX 8192
 /* A head count above this is no model; it also bounds the row permutation's arithmetic. */
 #define LINNET_HEADS_MAX 65536
+/* Coordinates of a ring vector: the floats of the largest adapter; their packed bytes fit in 32-bit sizes. */
+#define LINNET_RING_LENGTH_MAX ((uint64_t)1 << 28)
+/* Scales 2^f with |f| up to this: any float32 times 2^(f + 32) is exact and finite in a double. */
+#define LINNET_RING_EXPONENT_MAX 126
 
 #endif
