@@ -136,18 +136,29 @@ static linnet_status cut(const parse *p)
     return linnet_fail(p->err, LINNET_ERR_FORMAT, "the file ends inside its header; it may be cut short");
 }
 
-static linnet_status read_text(parse *p, uint64_t n_max, linnet_text *ret)
+static linnet_status read_text(parse *p, linnet_text *ret)
 {
     uint64_t n = linnet_reader_le64(&p->reader);
-    if (p->reader.failed)
-        return cut(p);
-    if (n > n_max)
-        return linnet_fail(p->err, LINNET_ERR_FORMAT, "a name of %llu bytes; at most %llu are allowed",
-                           (unsigned long long)n, (unsigned long long)n_max);
-    if (n > p->reader.n_bytes - p->reader.at)
+    if (p->reader.failed || n > p->reader.n_bytes - p->reader.at)
         return cut(p);
     ret->bytes = (const char *)linnet_reader_take(&p->reader, (size_t)n);
     ret->n_bytes = (size_t)n;
+    return LINNET_OK;
+}
+
+/* Names are looked up and written as C strings, so they hold no zero byte. */
+static linnet_status read_name(parse *p, size_t n_max, linnet_text *ret)
+{
+    linnet_text name = {"", 0};
+    linnet_status status = read_text(p, &name);
+    if (status != LINNET_OK)
+        return status;
+    if (name.n_bytes > n_max)
+        return linnet_fail(p->err, LINNET_ERR_FORMAT, "a name of %zu bytes; at most %zu are allowed",
+                           name.n_bytes, n_max);
+    if (name.n_bytes == 0 || memchr(name.bytes, 0, name.n_bytes))
+        return linnet_fail(p->err, LINNET_ERR_FORMAT, "a name that is empty or holds a zero byte");
+    *ret = name;
     return LINNET_OK;
 }
 
@@ -168,7 +179,7 @@ static linnet_status read_strings(parse *p, uint64_t n)
     if (n > (p->reader.n_bytes - p->reader.at) / 8) /* each has its length at least */
         return cut(p);
     for (uint64_t i = 0; i < n; i++) {
-        linnet_status status = read_text(p, UINT64_MAX, &text);
+        linnet_status status = read_text(p, &text);
         if (status != LINNET_OK)
             return status;
     }
@@ -211,7 +222,7 @@ static linnet_status read_elements(parse *p, uint32_t kind, uint64_t n, linnet_g
 
 static linnet_status read_value(parse *p, linnet_gguf_value *value)
 {
-    linnet_status status = read_text(p, LINNET_GGUF_KEY_BYTES_MAX, &value->name);
+    linnet_status status = read_name(p, LINNET_GGUF_KEY_BYTES_MAX, &value->name);
     if (status != LINNET_OK)
         return status;
     uint32_t kind = linnet_reader_le32(&p->reader);
@@ -278,7 +289,7 @@ static linnet_status tensor_size(const parse *p, linnet_gguf_tensor *tensor)
 /* One tensor info; its offset waits until the start of the data is known. */
 static linnet_status read_tensor(parse *p, linnet_gguf_tensor *tensor, uint64_t *ret_offset)
 {
-    linnet_status status = read_text(p, LINNET_GGUF_TENSOR_NAME_BYTES_MAX, &tensor->name);
+    linnet_status status = read_name(p, LINNET_GGUF_TENSOR_NAME_BYTES_MAX, &tensor->name);
     if (status != LINNET_OK)
         return status;
     tensor->n_dims = linnet_reader_le32(&p->reader);

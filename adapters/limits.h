@@ -21,6 +21,9 @@
 #define LINNET_PEFT_CONFIG_BYTES_MAX ((size_t)1 << 20)
 /* Two tensors for each of LINNET_LAYOUT_ENTRIES_MAX matrices. */
 #define LINNET_SAFETENSORS_TENSORS_MAX 8192
+/* JSON of these files nests to 4; jansson recurses, and each value costs some 50 bytes, so both are bounded before it. */
+#define LINNET_JSON_DEPTH_MAX 16
+#define LINNET_JSON_VALUES_MAX ((size_t)256 << 10)
 /* A head count above this is no model; it also bounds the row permutation's arithmetic. */
 #define LINNET_HEADS_MAX 65536
 /* Coordinates of a ring vector: the floats of the largest adapter; their packed bytes fit in 32-bit sizes. */

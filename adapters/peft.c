@@ -1,1 +1,332 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * LoRA adapters as PEFT directories (huggingface/peft): adapter_config.json says how,
+ * adapter_model.safetensors holds lora_A [rank, columns] and lora_B [rows, rank] per module, under Hugging
+ * Face's names. Rows of B of q and k are moved between Hugging Face's and GGUF's order (layout.h). A
+ * configuration is read for everything that would change what the adapter computes; whatever linnet does not
+ * do is refused by name rather than ignored. Left out: .bin weights (pickles run code when they are read),
+ * patterns of ranks and alphas, DoRA, biases, embeddings.
+ */
+#include "adapter_load.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "json_load.h"
+#include "limits.h"
+#include "linnet/safetensors.h"
+
+#define CONFIG_FILE "adapter_config.json"
+#define WEIGHTS_FILE "adapter_model.safetensors"
+
+typedef struct peft_config {
+    uint32_t rank;
+    float alpha; /* with rsLoRA folded in */
+} peft_config;
+
+/* ---- the configuration ---- */
+
+static linnet_status refuse(linnet_error *err, const char *key)
+{
+    return linnet_fail(err, LINNET_ERR_UNSUPPORTED, "%s: '%s' has a value that linnet does not support",
+                       CONFIG_FILE, key);
+}
+
+/* Absent, null, false, {} and [] all mean that a feature is off. */
+static bool is_off(const json_t *value)
+{
+    return !value || json_is_null(value) || json_is_false(value) ||
+           (json_is_object(value) && json_object_size(value) == 0) ||
+           (json_is_array(value) && json_array_size(value) == 0);
+}
+
+/* Starts that leave the base model as it is; PiSSA, OLoRA and LoftQ change it, so their factors fit another
+ * base. */
+static bool is_plain_init(const json_t *value)
+{
+    static const char *const plain[] = {"gaussian", "eva", "orthogonal"};
+    if (!value || json_is_null(value) || json_is_boolean(value))
+        return true;
+    for (size_t i = 0; i < ARRAY_LEN(plain); i++)
+        if (json_is_string(value) && strcmp(json_string_value(value), plain[i]) == 0)
+            return true;
+    return false;
+}
+
+static linnet_status check_features(const json_t *config, linnet_error *err)
+{
+    static const char *const off[] = {
+        "fan_in_fan_out",
+        "use_dora",
+        "use_qalora",
+        "lora_bias",
+        "rank_pattern",
+        "alpha_pattern",
+        "modules_to_save",
+        "layer_replication",
+        "trainable_token_indices",
+        "target_parameters",
+        "alora_invocation_tokens",
+    };
+    const char *type = json_string_value(json_object_get(config, "peft_type"));
+    const json_t *bias = json_object_get(config, "bias");
+    if (!type || strcmp(type, "LORA") != 0)
+        return refuse(err, "peft_type");
+    for (size_t i = 0; i < ARRAY_LEN(off); i++)
+        if (!is_off(json_object_get(config, off[i])))
+            return refuse(err, off[i]);
+    if (!is_off(bias) && (!json_is_string(bias) || strcmp(json_string_value(bias), "none") != 0))
+        return refuse(err, "bias");
+    if (!is_plain_init(json_object_get(config, "init_lora_weights")))
+        return refuse(err, "init_lora_weights");
+    return LINNET_OK;
+}
+
+static linnet_status parse_config(const json_t *config, peft_config *ret_config, linnet_error *err)
+{
+    const json_t *rank = json_object_get(config, "r"), *alpha = json_object_get(config, "lora_alpha");
+    linnet_status status = check_features(config, err);
+    if (status != LINNET_OK)
+        return status;
+    if (!json_is_integer(rank) || json_integer_value(rank) < 1 || json_integer_value(rank) > LINNET_RANK_MAX)
+        return linnet_fail(err, LINNET_ERR_FORMAT, "%s: 'r' is no rank in 1..%d", CONFIG_FILE,
+                           LINNET_RANK_MAX);
+    if (!json_is_number(alpha))
+        return linnet_fail(err, LINNET_ERR_FORMAT, "%s: 'lora_alpha' is no number", CONFIG_FILE);
+    double scaled = json_number_value(alpha);
+    if (!is_off(json_object_get(config, "use_rslora"))) /* alpha / sqrt(r) there is alpha' / r here */
+        scaled *= sqrt((double)json_integer_value(rank));
+    if (!(scaled > 0) || scaled > 1e9)
+        return linnet_fail(err, LINNET_ERR_RANGE, "%s: 'lora_alpha' is not positive", CONFIG_FILE);
+    ret_config->rank = (uint32_t)json_integer_value(rank);
+    ret_config->alpha = (float)scaled;
+    return LINNET_OK;
+}
+
+static linnet_status read_config(const char *directory, peft_config *ret_config, linnet_error *err)
+{
+    linnet_buffer bytes = {0};
+    json_t *config = NULL;
+    char *path = linnet_path_join(directory, CONFIG_FILE);
+    if (!path)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory to read '%s'", CONFIG_FILE);
+    linnet_status status = linnet_file_read(path, LINNET_PEFT_CONFIG_BYTES_MAX, &bytes, err);
+    if (status == LINNET_OK) {
+        status = linnet_json_load(bytes.bytes, bytes.n_bytes, &config, err);
+        if (status != LINNET_OK)
+            (void)linnet_error_prefix(err, status, "%s", CONFIG_FILE); /* the status stays */
+    }
+    if (status == LINNET_OK)
+        status = parse_config(config, ret_config, err);
+    json_decref(config);
+    linnet_buffer_release(&bytes);
+    free(path);
+    return status;
+}
+
+/* ---- the weights ---- */
+
+/* "base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight"; without a head on the model, one "model."
+ * less. */
+static bool parse_name(const char *name, found_factor *factor)
+{
+    static const char *const prefixes[] = {"base_model.model.model.layers.", "base_model.model.layers."};
+    size_t n_digits = 0;
+    for (size_t p = 0; p < ARRAY_LEN(prefixes); p++) {
+        size_t n_prefix = strlen(prefixes[p]);
+        if (strncmp(name, prefixes[p], n_prefix) != 0)
+            continue;
+        const char *rest = name + n_prefix;
+        if (!linnet_layout_parse_index((linnet_text){rest, strlen(rest)}, &factor->layer, &n_digits))
+            return false;
+        rest += n_digits;
+        for (uint32_t t = 0; t < LINNET_TARGETS; t++) {
+            for (int is_b = 0; is_b <= 1; is_b++) {
+                char wanted[64];
+                (void)snprintf(wanted, sizeof(wanted), ".%s.lora_%c.weight",
+                               linnet_target_name_hf((linnet_target)t), is_b ? 'B' : 'A');
+                if (strcmp(rest, wanted) != 0)
+                    continue;
+                factor->target = (linnet_target)t;
+                factor->factor = is_b ? LINNET_FACTOR_B : LINNET_FACTOR_A;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static linnet_status find_factor(const linnet_safetensors_tensor *tensor, const peft_config *config,
+                                 found_factors *found, linnet_error *err)
+{
+    found_factor factor = {.rows = tensor->dims[0], .columns = tensor->dims[1], .source = tensor};
+    if (!parse_name(tensor->name, &factor))
+        return linnet_fail(err, LINNET_ERR_UNSUPPORTED, "tensor '%s' is no LoRA factor of a llama linear",
+                           tensor->name);
+    if (tensor->n_dims != 2)
+        return linnet_fail(err, LINNET_ERR_FORMAT, "tensor '%s' is no matrix", tensor->name);
+    if ((factor.factor == LINNET_FACTOR_A ? factor.rows : factor.columns) != config->rank)
+        return linnet_fail(err, LINNET_ERR_FORMAT, "tensor '%s' has not the rank %u that %s says",
+                           tensor->name, (unsigned)config->rank, CONFIG_FILE);
+    return linnet_found_add(found, factor, err);
+}
+
+static void read_tensor(const void *source, float *values)
+{
+    linnet_safetensors_read(source, values);
+}
+
+static linnet_status open_weights(const char *directory, linnet_safetensors **ret_file, linnet_error *err)
+{
+    char *path = linnet_path_join(directory, WEIGHTS_FILE);
+    if (!path)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory to read '%s'", WEIGHTS_FILE);
+    linnet_status status = linnet_safetensors_open(path, ret_file, err);
+    if (status == LINNET_ERR_NOT_FOUND)
+        status = linnet_fail(err, status, "no file '%s'; save the adapter with safe_serialization", path);
+    free(path);
+    return status;
+}
+
+linnet_status linnet_adapter_load_peft(const char *directory, const layout_model *model,
+                                       linnet_adapter **ret_adapter, linnet_error *err)
+{
+    peft_config config = {0};
+    linnet_safetensors *file = NULL;
+    found_factors found = {0};
+    linnet_status status = read_config(directory, &config, err);
+    if (status == LINNET_OK)
+        status = open_weights(directory, &file, err);
+    for (size_t i = 0; status == LINNET_OK && i < linnet_safetensors_n_tensors(file); i++)
+        status = find_factor(linnet_safetensors_at(file, i), &config, &found, err);
+    if (status == LINNET_OK)
+        status = linnet_found_assemble(&found, model, config.alpha, true, read_tensor, ret_adapter, err);
+    free(found.items);
+    linnet_safetensors_close(file);
+    return status;
+}
+
+/* ---- writing ---- */
+
+/* Does every layer from 0 to the last have the same targets? Then short module names say it all. */
+static bool is_uniform(const linnet_layout *layout)
+{
+    size_t n_layers = (size_t)layout->entries[layout->n_entries - 1].layer + 1;
+    if (layout->n_entries % n_layers != 0)
+        return false;
+    size_t n_targets = layout->n_entries / n_layers;
+    for (size_t e = 0; e < layout->n_entries; e++)
+        if (layout->entries[e].layer != e / n_targets ||
+            layout->entries[e].target != layout->entries[e % n_targets].target)
+            return false;
+    return true;
+}
+
+/* peft matches names by their end: "q_proj", or "layers.3.self_attn.q_proj" for just that one. NULL: no
+ * memory. */
+static json_t *target_modules(const linnet_layout *layout)
+{
+    bool uniform = is_uniform(layout);
+    json_t *modules = json_array();
+    for (size_t e = 0; modules && e < layout->n_entries; e++) {
+        const linnet_layout_entry *entry = &layout->entries[e];
+        const char *hf = linnet_target_name_hf(entry->target);
+        if (uniform && entry->layer > 0)
+            break;
+        json_t *name =
+            uniform ? json_string(strchr(hf, '.') + 1) : json_sprintf("layers.%u.%s", entry->layer, hf);
+        if (json_array_append_new(modules, name) != 0) { /* fails for a NULL name too */
+            json_decref(modules);
+            return NULL;
+        }
+    }
+    return modules;
+}
+
+static linnet_status save_config(const linnet_layout *layout, const char *directory,
+                                 const char *base_model_name, linnet_error *err)
+{
+    linnet_status status = LINNET_OK;
+    char *path = linnet_path_join(directory, CONFIG_FILE), *text = NULL;
+    json_t *config =
+        json_pack("{s:s, s:s, s:i, s:f, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:b, s:s, s:n, s:n, s:{}, s:{}}",
+                  "peft_type", "LORA", "task_type", "CAUSAL_LM", "r", (int)layout->entries[0].rank,
+                  "lora_alpha", (double)layout->alpha, "target_modules", target_modules(layout),
+                  "lora_dropout", 0.0, "bias", "none", "fan_in_fan_out", 0, "use_rslora", 0, "use_dora", 0,
+                  "init_lora_weights", 1, "inference_mode", 1, "base_model_name_or_path", base_model_name,
+                  "modules_to_save", "layers_to_transform", "rank_pattern", "alpha_pattern");
+    if (config && layout->alpha == floorf(layout->alpha) && /* people write 16, not 16.0 */
+        json_object_set_new(config, "lora_alpha", json_integer((json_int_t)layout->alpha)) != 0) {
+        json_decref(config);
+        config = NULL;
+    }
+    if (config)
+        text = json_dumps(config, JSON_INDENT(2));
+    if (!path || !text)
+        status = linnet_fail(err, LINNET_ERR_NOMEM, "cannot make %s in memory", CONFIG_FILE);
+    else
+        status = linnet_file_write(path, text, strlen(text), 0644, err);
+    json_decref(config);
+    free(text);
+    free(path);
+    return status;
+}
+
+static void describe_factor(const linnet_layout_entry *entry, char letter, const float *values,
+                            linnet_safetensors_tensor *tensor)
+{
+    bool is_a = letter == 'A';
+    (void)snprintf(tensor->name, sizeof(tensor->name), "base_model.model.model.layers.%u.%s.lora_%c.weight",
+                   (unsigned)entry->layer, linnet_target_name_hf(entry->target), letter);
+    tensor->type = LINNET_SAFETENSORS_F32;
+    tensor->n_dims = 2;
+    tensor->dims[0] = is_a ? entry->rank : entry->rows;
+    tensor->dims[1] = is_a ? entry->columns : entry->rank;
+    tensor->bytes = (const uint8_t *)values;
+    tensor->n_bytes = (size_t)(tensor->dims[0] * tensor->dims[1]) * sizeof(float);
+}
+
+static linnet_status save_weights(const linnet_adapter *adapter, const char *directory, linnet_error *err)
+{
+    const linnet_layout *layout = adapter->layout;
+    linnet_status status = LINNET_OK;
+    char *path = linnet_path_join(directory, WEIGHTS_FILE);
+    linnet_safetensors_tensor *tensors = calloc(2 * layout->n_entries, sizeof(tensors[0]));
+    float *b_rows = malloc(layout->n_b * sizeof(float)), *at = b_rows; /* every B, in Hugging Face's order */
+    if (!path || !tensors || !b_rows) {
+        status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory to write '%s'", WEIGHTS_FILE);
+    } else {
+        for (size_t e = 0; e < layout->n_entries; e++) {
+            const linnet_layout_entry *entry = &layout->entries[e];
+            linnet_permute_rows(entry, false, linnet_adapter_b(adapter, e), at);
+            describe_factor(entry, 'A', linnet_adapter_a(adapter, e), &tensors[2 * e]);
+            describe_factor(entry, 'B', at, &tensors[2 * e + 1]);
+            at += (size_t)entry->rows * entry->rank;
+        }
+        status = linnet_safetensors_write(path, tensors, 2 * layout->n_entries, err);
+    }
+    free(b_rows);
+    free(tensors);
+    free(path);
+    return status;
+}
+
+linnet_status linnet_adapter_save_peft(const linnet_adapter *adapter, const char *directory,
+                                       const char *base_model_name, linnet_error *err)
+{
+    const linnet_layout *layout = adapter->layout;
+    for (size_t e = 1; e < layout->n_entries; e++)
+        if (layout->entries[e].rank != layout->entries[0].rank)
+            return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                               "'%s' and '%s' have different ranks; write GGUF instead",
+                               layout->entries[0].name, layout->entries[e].name);
+    if (!linnet_utf8_is_valid(base_model_name, strlen(base_model_name)))
+        return linnet_fail(err, LINNET_ERR_ARG, "the base model's name is no UTF-8");
+    linnet_status status = linnet_directory_create(directory, err);
+    if (status == LINNET_OK)
+        status = save_weights(adapter, directory, err);
+    if (status == LINNET_OK)
+        status = save_config(layout, directory, base_model_name, err);
+    return status;
+}

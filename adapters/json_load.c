@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * JSON through jansson, which checks syntax and UTF-8 but recurses to a depth of 2048 and allocates as long
+ * as the text goes on. A scan before it counts brackets and commas outside of strings, and stops there.
+ */
+#include "json_load.h"
+
+#include "limits.h"
+
+static linnet_status check_size(const char *text, size_t n_bytes, linnet_error *err)
+{
+    size_t depth = 0, n_values = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < n_bytes; i++) {
+        char c = text[i];
+        if (in_string && c == '\\') {
+            i++;
+        } else if (c == '"') {
+            in_string = !in_string;
+        } else if (!in_string && (c == '{' || c == '[')) {
+            depth++;
+            n_values++;
+        } else if (!in_string && (c == '}' || c == ']')) {
+            depth -= depth > 0;
+        } else if (!in_string && c == ',') {
+            n_values++;
+        }
+        if (depth > LINNET_JSON_DEPTH_MAX || n_values > LINNET_JSON_VALUES_MAX)
+            return linnet_fail(err, LINNET_ERR_LIMIT,
+                               "its JSON nests deeper than %d or has more than %zu values",
+                               LINNET_JSON_DEPTH_MAX, LINNET_JSON_VALUES_MAX);
+    }
+    return LINNET_OK;
+}
+
+linnet_status linnet_json_load(const void *bytes, size_t n_bytes, json_t **ret_object, linnet_error *err)
+{
+    json_error_t error;
+    linnet_status status = check_size(bytes, n_bytes, err);
+    if (status != LINNET_OK)
+        return status;
+    json_t *object = json_loadb(bytes, n_bytes, JSON_REJECT_DUPLICATES, &error);
+    if (!object && json_error_code(&error) == json_error_out_of_memory)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for its JSON of %zu bytes", n_bytes);
+    if (!object)
+        return linnet_fail(err, LINNET_ERR_FORMAT, "its JSON is malformed at byte %d: %s", error.position,
+                           error.text);
+    if (!json_is_object(object)) {
+        json_decref(object);
+        return linnet_fail(err, LINNET_ERR_FORMAT, "its JSON is no object");
+    }
+    *ret_object = object;
+    return LINNET_OK;
+}
