@@ -9,7 +9,7 @@
  * request and no other. docs/protocol-channel.md gives the bytes. What is not here: replay, which is the
  * store's business (every request is idempotent), and the rule that a key number never goes back, which needs
  * memory. */
-#include "linnet/channel.h"
+#include "channel_inner.h"
 
 #include <sodium.h>
 
@@ -107,12 +107,20 @@ static linnet_hash request_hash(const linnet_exchange *exchange, const void *bod
 }
 
 /* The secret of the answer and the hash of the request's ciphertext, once both are known. */
-static void exchange_complete(linnet_exchange *exchange, const linnet_hpke *context,
-                              const uint8_t *ciphertext, size_t n_bytes)
+static linnet_status exchange_complete(linnet_exchange *exchange, const linnet_hpke *context,
+                                       const uint8_t *ciphertext, size_t n_bytes)
 {
-    (void)linnet_hpke_export(context, linnet_label_bytes(LINNET_LABEL_CHANNEL_RESPONSE), 16, exchange->secret,
-                             sizeof(exchange->secret)); /* 32 bytes are in range */
     exchange->request = linnet_hash_of(LINNET_LABEL_CHANNEL_REQUEST, ciphertext, n_bytes);
+    return linnet_hpke_export(context, linnet_label_bytes(LINNET_LABEL_CHANNEL_RESPONSE), 16,
+                              exchange->secret, sizeof(exchange->secret));
+}
+
+/* Release a buffer that held a plaintext. */
+static void buffer_wipe(linnet_buffer *buffer)
+{
+    if (buffer->bytes)
+        sodium_memzero(buffer->bytes, buffer->capacity);
+    linnet_buffer_release(buffer);
 }
 
 void linnet_exchange_release(linnet_exchange *exchange)
@@ -135,51 +143,69 @@ static void plaintext_write(uint8_t *plaintext, const linnet_identity *device,
     memcpy(plaintext + sizeof(id.bytes) + n_body, signature.bytes, sizeof(signature.bytes));
 }
 
+/* Encapsulate to the record's key and seal the plaintext, into room for the whole wire message. */
+static linnet_status wire_write(uint8_t *wire, const uint8_t ephemeral_secret[32],
+                                const uint8_t *signed_key_record, const linnet_identity *device,
+                                const void *body, uint8_t *plaintext, size_t n_plaintext,
+                                linnet_exchange *exchange)
+{
+    linnet_hpke context = {0};
+    const linnet_hash *header = &exchange->header;
+    linnet_status status =
+        linnet_hpke_setup_sender_with(ephemeral_secret, signed_key_record + LINNET_TASK_ID_BYTES,
+                                      header->bytes, sizeof(header->bytes), &context, exchange->enc);
+    if (status != LINNET_OK)
+        return status;
+    wire[0] = CHANNEL_VERSION;
+    memcpy(wire + NUMBER_AT, signed_key_record + NUMBER_IN_RECORD, 8);
+    memcpy(wire + ENC_AT, exchange->enc, sizeof(exchange->enc));
+    plaintext_write(plaintext, device, exchange, body, n_plaintext - PLAINTEXT_OVERHEAD);
+    status = linnet_hpke_seal(&context, header->bytes, sizeof(header->bytes), plaintext, n_plaintext,
+                              wire + CIPHERTEXT_AT);
+    if (status == LINNET_OK)
+        status =
+            exchange_complete(exchange, &context, wire + CIPHERTEXT_AT, n_plaintext + LINNET_AEAD_TAG_BYTES);
+    linnet_hpke_release(&context);
+    return status;
+}
+
+linnet_status linnet_request_seal_with(const uint8_t ephemeral_secret[32], const uint8_t *signed_key_record,
+                                       const char *method, const char *path, const linnet_identity *device,
+                                       const void *body, size_t n_body, linnet_buffer *ret_bytes,
+                                       linnet_exchange *ret_exchange, linnet_error *err)
+{
+    size_t total;
+    if (!linnet_size_add(n_body, LINNET_REQUEST_OVERHEAD, &total))
+        return linnet_fail(err, LINNET_ERR_LIMIT, "request '%s %s': a body of %zu bytes", method, path,
+                           n_body);
+    linnet_exchange exchange = {.header = header_hash(signed_key_record, method, path)};
+    linnet_buffer plaintext = {0};
+    linnet_status status = LINNET_ERR_NOMEM;
+    if (linnet_buffer_reserve(&plaintext, n_body + PLAINTEXT_OVERHEAD) &&
+        linnet_buffer_reserve(ret_bytes, total))
+        status = wire_write(ret_bytes->bytes + ret_bytes->n_bytes, ephemeral_secret, signed_key_record,
+                            device, body, plaintext.bytes, n_body + PLAINTEXT_OVERHEAD, &exchange);
+    if (status == LINNET_OK) {
+        ret_bytes->n_bytes += total;
+        *ret_exchange = exchange;
+    } else {
+        (void)linnet_fail(err, status, "request '%s %s' with a body of %zu bytes cannot be sealed: %s",
+                          method, path, n_body, linnet_status_text(status));
+    }
+    buffer_wipe(&plaintext);
+    linnet_exchange_release(&exchange);
+    return status;
+}
+
 linnet_status linnet_request_seal(const uint8_t *signed_key_record, const char *method, const char *path,
                                   const linnet_identity *device, const void *body, size_t n_body,
                                   linnet_buffer *ret_bytes, linnet_exchange *ret_exchange, linnet_error *err)
 {
-    linnet_hpke context = {0};
-    linnet_exchange exchange = {.header = header_hash(signed_key_record, method, path)};
-    linnet_buffer plaintext = {0};
-    size_t total;
-    linnet_status status;
-    if (!linnet_size_add(n_body, LINNET_REQUEST_OVERHEAD, &total))
-        return linnet_fail(err, LINNET_ERR_LIMIT, "request '%s %s': a body of %zu bytes", method, path,
-                           n_body);
-    size_t n_plaintext = n_body + PLAINTEXT_OVERHEAD;
-    if (!linnet_buffer_reserve(&plaintext, n_plaintext) || !linnet_buffer_reserve(ret_bytes, total)) {
-        status = linnet_fail(err, LINNET_ERR_NOMEM, "request '%s %s' of %zu bytes", method, path, n_body);
-        goto done;
-    }
-    const uint8_t *channel_public = signed_key_record + LINNET_TASK_ID_BYTES;
-    status = linnet_hpke_setup_sender(channel_public, exchange.header.bytes, sizeof(exchange.header.bytes),
-                                      &context, exchange.enc);
-    if (status != LINNET_OK) {
-        (void)linnet_fail(err, status, "request '%s %s': the channel key is a point of small order", method,
-                          path);
-        goto done;
-    }
-    plaintext_write(plaintext.bytes, device, &exchange, body, n_body);
-    uint8_t *wire = ret_bytes->bytes + ret_bytes->n_bytes;
-    wire[0] = CHANNEL_VERSION;
-    memcpy(wire + NUMBER_AT, signed_key_record + NUMBER_IN_RECORD, 8);
-    memcpy(wire + ENC_AT, exchange.enc, sizeof(exchange.enc));
-    status = linnet_hpke_seal(&context, exchange.header.bytes, sizeof(exchange.header.bytes), plaintext.bytes,
-                              n_plaintext, wire + CIPHERTEXT_AT);
-    if (status != LINNET_OK) {
-        (void)linnet_fail(err, status, "request '%s %s': a body of %zu bytes", method, path, n_body);
-        goto done;
-    }
-    exchange_complete(&exchange, &context, wire + CIPHERTEXT_AT, n_plaintext + LINNET_AEAD_TAG_BYTES);
-    ret_bytes->n_bytes += total;
-    *ret_exchange = exchange;
-done:
-    if (plaintext.bytes)
-        sodium_memzero(plaintext.bytes, plaintext.capacity);
-    linnet_buffer_release(&plaintext);
-    linnet_hpke_release(&context);
-    linnet_exchange_release(&exchange);
+    uint8_t ephemeral_secret[LINNET_X25519_BYTES];
+    randombytes_buf(ephemeral_secret, sizeof(ephemeral_secret));
+    linnet_status status = linnet_request_seal_with(ephemeral_secret, signed_key_record, method, path, device,
+                                                    body, n_body, ret_bytes, ret_exchange, err);
+    sodium_memzero(ephemeral_secret, sizeof(ephemeral_secret));
     return status;
 }
 
@@ -202,6 +228,27 @@ static void plaintext_split(linnet_opened_request *request)
     memcpy(request->signature.bytes, request->body + request->n_body, LINNET_SIGNATURE_BYTES);
 }
 
+/* Open the ciphertext into request->plaintext, which has room for it. */
+static linnet_status ciphertext_open(const uint8_t key_secret[32], const uint8_t *ciphertext, size_t n_bytes,
+                                     linnet_opened_request *request)
+{
+    linnet_hpke context = {0};
+    const linnet_hash *header = &request->exchange.header;
+    linnet_status status = linnet_hpke_setup_receiver(request->exchange.enc, key_secret, header->bytes,
+                                                      sizeof(header->bytes), &context);
+    if (status == LINNET_OK)
+        status = linnet_hpke_open(&context, header->bytes, sizeof(header->bytes), ciphertext, n_bytes,
+                                  request->plaintext.bytes);
+    if (status == LINNET_OK)
+        status = exchange_complete(&request->exchange, &context, ciphertext, n_bytes);
+    linnet_hpke_release(&context);
+    if (status == LINNET_OK) {
+        request->plaintext.n_bytes = n_bytes - LINNET_AEAD_TAG_BYTES;
+        plaintext_split(request);
+    }
+    return status;
+}
+
 linnet_status linnet_request_open(const uint8_t *signed_key_record, const uint8_t key_secret[32],
                                   const char *method, const char *path, const void *bytes, size_t n_bytes,
                                   linnet_opened_request *ret_request, linnet_error *err)
@@ -216,33 +263,18 @@ linnet_status linnet_request_open(const uint8_t *signed_key_record, const uint8_
         return linnet_fail(err, LINNET_ERR_MISMATCH,
                            "request '%s %s' is sealed to another channel key, number %llu", method, path,
                            (unsigned long long)number);
-    linnet_hpke context = {0};
     linnet_opened_request request = {.exchange = {.header = header_hash(signed_key_record, method, path)}};
-    const linnet_hash *header = &request.exchange.header;
-    size_t n_ciphertext = n_bytes - CIPHERTEXT_AT;
     memcpy(request.exchange.enc, wire + ENC_AT, LINNET_X25519_BYTES);
-    linnet_status status = LINNET_OK;
-    if (!linnet_buffer_reserve(&request.plaintext, n_ciphertext)) {
-        status = linnet_fail(err, LINNET_ERR_NOMEM, "request '%s %s' of %zu bytes", method, path, n_bytes);
-        goto done;
+    linnet_status status = LINNET_ERR_NOMEM;
+    if (linnet_buffer_reserve(&request.plaintext, n_bytes - CIPHERTEXT_AT))
+        status = ciphertext_open(key_secret, wire + CIPHERTEXT_AT, n_bytes - CIPHERTEXT_AT, &request);
+    if (status == LINNET_OK) {
+        *ret_request = request; /* the plaintext moves to the caller */
+        request.plaintext = (linnet_buffer){0};
+    } else {
+        (void)linnet_fail(err, status, "request '%s %s' does not open with channel key %llu: %s", method,
+                          path, (unsigned long long)number, linnet_status_text(status));
     }
-    status = linnet_hpke_setup_receiver(request.exchange.enc, key_secret, header->bytes,
-                                        sizeof(header->bytes), &context);
-    if (status == LINNET_OK)
-        status = linnet_hpke_open(&context, header->bytes, sizeof(header->bytes), wire + CIPHERTEXT_AT,
-                                  n_ciphertext, request.plaintext.bytes);
-    if (status != LINNET_OK) {
-        (void)linnet_fail(err, status, "request '%s %s' does not open with channel key %llu", method, path,
-                          (unsigned long long)number);
-        goto done;
-    }
-    request.plaintext.n_bytes = n_ciphertext - LINNET_AEAD_TAG_BYTES;
-    plaintext_split(&request);
-    exchange_complete(&request.exchange, &context, wire + CIPHERTEXT_AT, n_ciphertext);
-    *ret_request = request; /* the plaintext moves to the caller */
-    request.plaintext = (linnet_buffer){0};
-done:
-    linnet_hpke_release(&context);
     linnet_opened_request_release(&request);
     return status;
 }
@@ -258,9 +290,7 @@ linnet_status linnet_request_verify(const linnet_opened_request *request, const 
 
 void linnet_opened_request_release(linnet_opened_request *request)
 {
-    if (request->plaintext.bytes)
-        sodium_memzero(request->plaintext.bytes, request->plaintext.capacity);
-    linnet_buffer_release(&request->plaintext);
+    buffer_wipe(&request->plaintext);
     sodium_memzero(request, sizeof(*request));
 }
 
@@ -285,8 +315,9 @@ static void response_keys_derive(const linnet_exchange *exchange,
     sodium_memzero(prk, sizeof(prk));
 }
 
-linnet_status linnet_response_seal(const linnet_exchange *exchange, const void *body, size_t n_body,
-                                   linnet_buffer *ret_bytes, linnet_error *err)
+linnet_status linnet_response_seal_with(const uint8_t response_nonce[32], const linnet_exchange *exchange,
+                                        const void *body, size_t n_body, linnet_buffer *ret_bytes,
+                                        linnet_error *err)
 {
     size_t total;
     if (!linnet_size_add(n_body, LINNET_RESPONSE_OVERHEAD, &total) ||
@@ -296,14 +327,22 @@ linnet_status linnet_response_seal(const linnet_exchange *exchange, const void *
         return linnet_fail(err, LINNET_ERR_NOMEM, "response of %zu bytes", n_body);
     uint8_t *wire = ret_bytes->bytes + ret_bytes->n_bytes;
     response_keys keys;
-    randombytes_buf(wire, RESPONSE_NONCE_BYTES);
-    response_keys_derive(exchange, wire, &keys);
+    response_keys_derive(exchange, response_nonce, &keys);
+    memcpy(wire, response_nonce, RESPONSE_NONCE_BYTES);
     (void)crypto_aead_chacha20poly1305_ietf_encrypt(wire + RESPONSE_NONCE_BYTES, NULL, body, n_body, keys.aad,
                                                     sizeof(keys.aad), NULL, keys.nonce,
                                                     keys.key); /* cannot fail below the limit */
     ret_bytes->n_bytes += total;
     sodium_memzero(&keys, sizeof(keys));
     return LINNET_OK;
+}
+
+linnet_status linnet_response_seal(const linnet_exchange *exchange, const void *body, size_t n_body,
+                                   linnet_buffer *ret_bytes, linnet_error *err)
+{
+    uint8_t response_nonce[RESPONSE_NONCE_BYTES];
+    randombytes_buf(response_nonce, sizeof(response_nonce));
+    return linnet_response_seal_with(response_nonce, exchange, body, n_body, ret_bytes, err);
 }
 
 linnet_status linnet_response_open(const linnet_exchange *exchange, const void *bytes, size_t n_bytes,
