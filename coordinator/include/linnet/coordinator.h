@@ -55,12 +55,12 @@ typedef struct linnet_round_report {
     linnet_hash adapter;          /* of the release the round led to; zero while open or void */
     int64_t opened_ms, closed_ms;
 } linnet_round_report;
-typedef struct linnet_device_report {
+typedef struct linnet_registered_device {
     linnet_device_id device_id;
     uint32_t device_class;
     uint64_t serial, enrolled_s, last_seen_s, rounds_accepted;
     bool is_revoked;
-} linnet_device_report;
+} linnet_registered_device;
 typedef struct linnet_coordinator_report {
     uint8_t task[16];
     char name[64];
@@ -74,7 +74,7 @@ typedef struct linnet_coordinator_report {
 linnet_status linnet_coordinator_status(linnet_coordinator *coordinator, linnet_coordinator_report *ret_report, linnet_error *err) LINNET_NODISCARD;
 /** Owned arrays, freed by the caller. */
 linnet_status linnet_coordinator_rounds(linnet_coordinator *coordinator, linnet_round_report **ret_rounds, size_t *ret_n, linnet_error *err) LINNET_NODISCARD;
-linnet_status linnet_coordinator_devices(linnet_coordinator *coordinator, linnet_device_report **ret_devices, size_t *ret_n, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_coordinator_devices(linnet_coordinator *coordinator, linnet_registered_device **ret_devices, size_t *ret_n, linnet_error *err) LINNET_NODISCARD;
 /** The adapter that round `round` led to (0: the initial one; UINT64_MAX: the newest). Owned. */
 linnet_status linnet_coordinator_adapter(linnet_coordinator *coordinator, uint64_t round, linnet_adapter **ret_adapter, linnet_error *err) LINNET_NODISCARD;
 const linnet_plan *linnet_coordinator_plan(const linnet_coordinator *coordinator);
