@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LINNET_TRAINER_STATE_H
+#define LINNET_TRAINER_STATE_H
+
+/* What a trainer holds; shared by the step (trainer.c) and the checkpoint (checkpoint.c). */
+
+#include "optimizer.h"
+
+struct linnet_trainer {
+    linnet_training training;
+    linnet_arena *arena;         /* borrowed */
+    const linnet_token_set *set; /* borrowed */
+    linnet_adapter *adapter;     /* borrowed, trained in place */
+    linnet_optimizer_state optimizer;
+    float *gradient;     /* owned, n_parameters */
+    float *start;        /* owned copy of the adapter's data before training; NULL without prox_mu */
+    size_t *order;       /* owned; the records' order in pass `order_pass` */
+    uint64_t order_pass; /* UINT64_MAX: none yet */
+    uint32_t n_steps_taken;
+};
+
+#endif
