@@ -22,9 +22,9 @@ HOME_SHARE_TRAIN = 0.85  # of an owner's training notes; the rest is spread over
 N_TEST = 14  # held-out notes of an owner
 
 # Made-up names for the base corpus, so that the base has spelled words it did not know.
-ONSETS = ("b br c ch d dr f fl g gr h j k kl l m n p pr qu r s sh sk st t th tr v w y z".split())
+ONSETS = "b br c ch d dr f fl g gr h j k l m n p pr qu r s sh sk st t th tr v w x y z".split()
 VOWELS = "a e i o u a e i o u ai ea ee ia oo ou".split()
-CODAS = [""] * 8 + "n r l s m t d k x nd rt ll ck sh".split()
+CODAS = [""] * 8 + "n r l s m t d k".split()
 
 
 class Draw:
@@ -49,6 +49,8 @@ class Draw:
     def new_name(self):
         n_syllables = 2 + self.index(2)
         name = "".join(self.choice(ONSETS) + self.choice(VOWELS) + self.choice(CODAS) for _ in range(n_syllables))
+        if self.random() < 0.2:
+            name = self.choice("aeiou") + name
         return name.capitalize()
 
 
@@ -109,12 +111,11 @@ def owner_notes(seed):
         seen, train, test = set(), [], []
 
         def add(notes, topic):
-            while True:
+            text = expand(grammar, draw, topic)
+            while text in seen:
                 text = expand(grammar, draw, topic)
-                if text not in seen:
-                    seen.add(text)
-                    notes.append(text)
-                    return
+            seen.add(text)
+            notes.append(text)
 
         while len(train) < int(owner["notes"]):
             add(train, draw.choice(home if draw.random() < HOME_SHARE_TRAIN else TOPICS))
