@@ -7,7 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { STREAM_FAULTS = 0x6661756c74, STREAM_DEVICE = 0x646576696365, EPOCH_MS = 1000 };
+enum { STREAM_FAULTS = 0x6661756c74, EPOCH_MS = 1000 };
 static const int64_t VIRTUAL_START_MS =
     INT64_C(1767225600) * EPOCH_MS; /* 2026-01-01: certificates need a date */
 
@@ -193,7 +193,7 @@ linnet_status fleet_create(const linnet_simulation_config *config, fleet *ret_fl
     if (status == LINNET_OK && !(f->devices = calloc(f->n_devices, sizeof(*f->devices))))
         status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory for %zu devices", f->n_devices);
     linnet_rng speeds;
-    linnet_rng_init(&speeds, config->seed, STREAM_DEVICE);
+    linnet_rng_init(&speeds, config->seed, FLEET_STREAM_DEVICE);
     for (size_t i = 0; status == LINNET_OK && i < f->n_devices; i++) {
         virtual_device *device = &f->devices[i];
         *device =

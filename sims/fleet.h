@@ -9,6 +9,9 @@
 #include "linnet/device.h"
 #include "linnet/simulation.h"
 
+/* The stream of the simulation's seed from which devices get theirs: seed, then speed, device by device. */
+#define FLEET_STREAM_DEVICE UINT64_C(0x646576696365)
+
 /* A device asleep is its store and its share; awake it is a linnet_device too. */
 typedef struct virtual_device {
     struct fleet *fleet;

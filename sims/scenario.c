@@ -10,13 +10,15 @@
 static const struct {
     const char *name;
     size_t offset;
+    double max;
 } keys[] = {
-    {"participation", offsetof(linnet_scenario, participation)},
-    {"drop_out", offsetof(linnet_scenario, drop_out)},
-    {"lose", offsetof(linnet_scenario, lose)},
-    {"duplicate", offsetof(linnet_scenario, duplicate)},
-    {"corrupt", offsetof(linnet_scenario, corrupt)},
-    {"restart", offsetof(linnet_scenario, restart)},
+    {"participation", offsetof(linnet_scenario, participation), 1},
+    {"drop_out", offsetof(linnet_scenario, drop_out), 1},
+    {"lose", offsetof(linnet_scenario, lose), 1},
+    {"duplicate", offsetof(linnet_scenario, duplicate), 1},
+    {"corrupt", offsetof(linnet_scenario, corrupt), 1},
+    {"restart", offsetof(linnet_scenario, restart), 1},
+    {"kills", offsetof(linnet_scenario, kills), 10000},
 };
 
 void linnet_scenario_default(linnet_scenario *scenario)
@@ -41,7 +43,7 @@ static int take_key(void *context, const char *section, const char *name, const 
         names[i] = keys[i].name;
         if (strcmp(section, "scenario") != 0 || strcmp(name, keys[i].name) != 0)
             continue;
-        if (end == value || *end || !isfinite(number) || number < 0 || number > 1) {
+        if (end == value || *end || !isfinite(number) || number < 0 || number > keys[i].max) {
             state->status = linnet_fail(state->err, LINNET_ERR_RANGE,
                                         "scenario '%s': %s = '%s': a fraction from 0 to 1 is wanted",
                                         state->path, name, value);

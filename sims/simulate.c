@@ -9,7 +9,10 @@
 #include <sys/resource.h>
 #include <time.h>
 
-enum { STREAM_AWAKE = 0x6177616b65, STREAM_DROP = 0x64726f70, POLLS_MAX = 200000 };
+/* Streams of the seed: who is awake, who drops out. */
+#define STREAM_AWAKE UINT64_C(0x6177616b65)
+#define STREAM_DROP UINT64_C(0x64726f70)
+#define POLLS_MAX 200000 /* of one round: far above what any plan needs */
 
 /* The devices awake in a round, in device order. */
 typedef struct awake_set {
@@ -279,8 +282,8 @@ static linnet_status report_of(fleet *f, uint64_t round, linnet_round_report *re
     return status;
 }
 
-static linnet_status finish_round(fleet *f, const evaluation *e, uint64_t round, linnet_hasher *hasher,
-                                  linnet_simulation_round *ret, double *each, linnet_error *err)
+linnet_status finish_round(fleet *f, const evaluation *e, uint64_t round, linnet_hasher *hasher,
+                           linnet_simulation_round *ret, double *each, linnet_error *err)
 {
     linnet_round_report report;
     linnet_adapter *adapter = NULL;
@@ -289,7 +292,8 @@ static linnet_status finish_round(fleet *f, const evaluation *e, uint64_t round,
     if (status == LINNET_OK)
         status = add_to_transcript(f, round, &report.adapter, hasher, err);
     if (status == LINNET_OK)
-        status = linnet_coordinator_adapter(f->coordinator, UINT64_MAX, &adapter, err);
+        status = linnet_coordinator_adapter(f->coordinator, report.state[0] == 'v' ? UINT64_MAX : round,
+                                            &adapter, err);
     if (status == LINNET_OK)
         status = evaluation_run(f, e, adapter, &loss, each, err);
     linnet_adapter_destroy(adapter);

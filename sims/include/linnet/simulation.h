@@ -47,6 +47,7 @@ typedef struct linnet_scenario {
     double drop_out;      /* an awake device goes away after training, before its upload is complete */
     double lose, duplicate, corrupt; /* a message is lost, delivered twice, or altered by one bit */
     double restart;                  /* the coordinator is closed and opened again before a message */
+    double kills; /* with processes: how many times a random one gets SIGKILL and is started again */
 } linnet_scenario;
 void linnet_scenario_default(linnet_scenario *scenario);
 /** INI, section [scenario]; an unknown key or a value outside 0..1 is an error that names it. */
