@@ -31,7 +31,8 @@ typedef struct piece {
 static void hmac_pieces(crypto_auth_hmacsha256_state *state, const piece *pieces, size_t n_pieces)
 {
     for (size_t i = 0; i < n_pieces; i++)
-        (void)crypto_auth_hmacsha256_update(state, pieces[i].bytes, pieces[i].n_bytes); /* cannot fail */
+        if (pieces[i].n_bytes > 0) /* an empty piece may be NULL, which libsodium forbids */
+            (void)crypto_auth_hmacsha256_update(state, pieces[i].bytes, pieces[i].n_bytes); /* cannot fail */
 }
 
 /* RFC 5869, 2.2. An empty salt is HMAC's empty key, which pads to the zeros that the RFC asks for. */
@@ -39,7 +40,8 @@ static void extract_pieces(const void *salt, size_t n_salt, const piece *pieces,
                            uint8_t ret_prk[32])
 {
     crypto_auth_hmacsha256_state state;
-    (void)crypto_auth_hmacsha256_init(&state, salt, n_salt); /* cannot fail, nor can final */
+    (void)crypto_auth_hmacsha256_init(&state, n_salt > 0 ? salt : "",
+                                      n_salt); /* cannot fail, nor can final */
     hmac_pieces(&state, pieces, n_pieces);
     (void)crypto_auth_hmacsha256_final(&state, ret_prk);
     sodium_memzero(&state, sizeof(state));

@@ -537,7 +537,7 @@ static linnet_status open_record(const fixture *f, const uint8_t *record, uint64
 {
     linnet_channel_key key, before;
     memset(&key, 0x5a, sizeof(key));
-    before = key;
+    memset(&before, 0x5a, sizeof(before));
     linnet_status status = linnet_channel_key_open(record, LINNET_SIGNED_CHANNEL_KEY_BYTES,
                                                    linnet_identity_public_key(f->coordinator), now_s, &key);
     if (status != LINNET_OK)

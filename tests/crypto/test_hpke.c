@@ -213,7 +213,7 @@ static void points_of_small_order_are_refused(void **state)
         uint8_t point[32], secret[32] = {77}, enc[32];
         linnet_hpke context, before;
         memset(&context, 0x5a, sizeof(context));
-        before = context;
+        memset(&before, 0x5a, sizeof(before));
         assert_int_equal(linnet_hex_read(points[i], point, 32), LINNET_OK);
         assert_int_equal(linnet_hpke_setup_sender(point, "", 0, &context, enc), LINNET_ERR_CRYPTO);
         assert_int_equal(linnet_hpke_setup_receiver(point, secret, "", 0, &context), LINNET_ERR_CRYPTO);
@@ -229,7 +229,8 @@ static void setup_random(linnet_hpke *sender, linnet_hpke *receiver)
     linnet_channel_key_draw(&key, secret);
     assert_int_equal(linnet_hpke_setup_sender(key.public_key, "info", 4, sender, enc), LINNET_OK);
     assert_int_equal(linnet_hpke_setup_receiver(enc, secret, "info", 4, receiver), LINNET_OK);
-    assert_memory_equal(sender, receiver, sizeof(*sender));
+    assert_memory_equal(sender->key, receiver->key, sizeof(sender->key));
+    assert_memory_equal(sender->exporter_secret, receiver->exporter_secret, sizeof(sender->exporter_secret));
 }
 
 static void altered_cut_or_reordered_messages_do_not_open(void **state)

@@ -212,7 +212,7 @@ static void altered_or_cut_csr_is_refused(void **state)
     uint8_t bytes[LINNET_SIGNED_CSR_BYTES + 1] = {0};
     linnet_csr csr, before;
     memset(&csr, 0x5a, sizeof(csr));
-    before = csr;
+    memset(&before, 0x5a, sizeof(before));
     sign_csr(f, bytes);
     for (size_t at = 0; at < LINNET_SIGNED_CSR_BYTES; at++) {
         bool in_proof = at >= LINNET_CSR_BYTES && at < LINNET_CSR_BYTES + 32;
@@ -263,7 +263,7 @@ static linnet_status open_certificate(const fixture *f, const void *bytes, uint6
 {
     linnet_certificate certificate, before;
     memset(&certificate, 0x5a, sizeof(certificate));
-    before = certificate;
+    memset(&before, 0x5a, sizeof(before));
     linnet_status status =
         linnet_certificate_open(bytes, LINNET_SIGNED_CERTIFICATE_BYTES,
                                 linnet_identity_public_key(f->authority), now_s, &certificate);
