@@ -39,7 +39,8 @@ typedef struct linnet_kernels {
     void (*gemm_nt)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb, float *c, size_t ldc, bool accumulate);
     void (*gemm_nn)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb, float *c, size_t ldc, bool accumulate);
     void (*gemm_tn)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb, float *c, size_t ldc, bool accumulate);
-    /** exp(x[i]) in place of x, to 2 ulp over the float range (0 below -104): for softmax and silu. */
+    /** exp(x[i]) in place of x, to 2 ulp over the float range (0 below -104; on ARMv7's NEON, which has no subnormal
+     *  numbers, 0 below -87.3): for softmax and silu. */
     void (*exp_in_place)(float *x, size_t n);
 } linnet_kernels;
 
@@ -67,7 +68,8 @@ typedef struct linnet_product {
 size_t linnet_product_scratch(size_t columns_max);
 
 /** y[t][rows] (stride rows) = x[t][columns] (stride columns) W^T for n_tokens tokens. One token goes through the dot
- *  kernels; more through decoded tiles and gemm_nt. y is overwritten. */
+ *  kernels; more through decoded tiles and gemm_nt, so that a lone token's bits may differ from those it gets beside
+ *  others (within rounding). y is overwritten. columns >= 1. */
 void linnet_product_forward(const linnet_product *product, const linnet_matrix *w, const float *x, size_t n_tokens, float *y);
 /** d_x[t][columns] += d_y[t][rows] W. Parallel over columns or tokens, so that sums have one order. */
 void linnet_product_backward(const linnet_product *product, const linnet_matrix *w, const float *d_y, size_t n_tokens, float *d_x);

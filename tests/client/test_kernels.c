@@ -4,13 +4,9 @@
  * wherever it stands. */
 #include "client/engine/kernels.h"
 
-#include <math.h>
-#include <stdlib.h>
+#include "testing.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
+#include <math.h>
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
