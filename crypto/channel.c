@@ -7,8 +7,8 @@
  * anew. The answer is sealed as in RFC 9458 (Oblivious HTTP), 4.4, under a key that both sides export from
  * the request's context, with h0 and the hash of the request's ciphertext as associated data: it answers this
  * request and no other. docs/protocol-channel.md gives the bytes. What is not here: replay, which is the
- * store's business (every request is idempotent), and the rule that a key number never goes back, which needs
- * memory. */
+ * store's business (every request is idempotent), the rule that a key number never goes back, which needs
+ * memory, and padding of bodies. */
 #include "channel_inner.h"
 
 #include <sodium.h>

@@ -35,6 +35,17 @@ static channel channel_of(const linnet_identity *coordinator, uint64_t number)
     return c;
 }
 
+/* The n-th call of realloc from now on fails; 0: none. The linker puts this in the place of realloc. */
+static unsigned fail_realloc_in;
+void *__real_realloc(void *memory, size_t n_bytes);
+void *__wrap_realloc(void *memory, size_t n_bytes);
+void *__wrap_realloc(void *memory, size_t n_bytes)
+{
+    if (fail_realloc_in > 0 && --fail_realloc_in == 0)
+        return NULL;
+    return __real_realloc(memory, n_bytes);
+}
+
 static int setup(void **state)
 {
     static fixture f;
@@ -531,6 +542,35 @@ static void answer_is_bound_to_the_whole_exchange(void **state)
     trip_release(&t);
 }
 
+static void lack_of_memory_is_reported_and_leaves_nothing_behind(void **state)
+{
+    fixture *f = *state;
+    trip t;
+    linnet_buffer out = {0}, answer = {0};
+    linnet_exchange exchange;
+    linnet_error err;
+    trip_make(f, "a body", 6, &t);
+    for (unsigned n = 1; n <= 2; n++) { /* the plaintext, then the wire message */
+        fail_realloc_in = n;
+        assert_int_equal(
+            linnet_request_seal(f->channel.record, METHOD, PATH, f->device, "x", 1, &out, &exchange, &err),
+            LINNET_ERR_NOMEM);
+        assert_int_equal(out.n_bytes, 0);
+    }
+    fail_realloc_in = 1;
+    assert_int_equal(try_open(&f->channel, METHOD, PATH, t.wire.bytes, t.wire.n_bytes), LINNET_ERR_NOMEM);
+    fail_realloc_in = 1;
+    assert_int_equal(linnet_response_seal(&t.exchange, "x", 1, &answer, &err), LINNET_ERR_NOMEM);
+    assert_int_equal(answer.n_bytes, 0);
+    assert_ok(linnet_response_seal(&t.exchange, "x", 1, &answer, &err), &err);
+    fail_realloc_in = 1;
+    assert_int_equal(try_response(&t.exchange, answer.bytes, answer.n_bytes), LINNET_ERR_NOMEM);
+    assert_int_equal(fail_realloc_in, 0);
+    linnet_buffer_release(&out);
+    linnet_buffer_release(&answer);
+    trip_release(&t);
+}
+
 /* ---- channel key records ---- */
 
 static linnet_status open_record(const fixture *f, const uint8_t *record, uint64_t now_s)
@@ -704,6 +744,7 @@ int main(void)
         cmocka_unit_test(reflected_messages_are_refused),
         cmocka_unit_test(altered_or_cut_answer_is_refused),
         cmocka_unit_test(answer_is_bound_to_the_whole_exchange),
+        cmocka_unit_test(lack_of_memory_is_reported_and_leaves_nothing_behind),
         cmocka_unit_test(key_record_survives_signing_and_opening),
         cmocka_unit_test(expired_key_record_is_refused),
         cmocka_unit_test(key_record_that_lives_too_long_is_refused),
