@@ -1,1 +1,310 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Score and train on one sequence at a time. Forward, each layer's input is kept (a checkpoint) and nothing
+ * else; the loss walks over vocabulary tiles; backward, each layer is run again from its checkpoint and then
+ * differentiated (Chen et al. 2016, sublinear memory), except the last, whose activations are still there,
+ * and down to the lowest adapted layer only. All memory is taken when the arena is made, but for the side
+ * paths' h = A x: the first adapter of a larger rank makes that grow. Tokens after the last counted target do
+ * not change the loss and are not run. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "attention.h"
+#include "block.h"
+#include "loss.h"
+#include "ops.h"
+
+struct linnet_arena {
+    const linnet_model *model; /* borrowed */
+    size_t context_tokens;
+    bool train;
+    linnet_workspace work;
+    linnet_lora_table lora;
+    linnet_block block;
+    linnet_loss loss;
+    float *checkpoints; /* train: n_layers + 1 inputs (context, width); else one that all layers share */
+    float *k, *v;       /* one layer's */
+    float *d_x;         /* train: the residual stream's gradient; the loss's d_hidden first */
+    float *losses;      /* doubles: of the counted targets */
+    float *positions;   /* uint32: token that predicts counted target i */
+    float *targets;     /* int32: counted target i */
+    void *memory;       /* owned: the buffers above */
+    float *h;           /* owned, grows: context x h_columns */
+    size_t h_columns, n_bytes;
+};
+
+static double *losses_of(const linnet_arena *arena)
+{
+    return (double *)(void *)arena->losses;
+}
+
+static uint32_t *positions_of(const linnet_arena *arena)
+{
+    return (uint32_t *)(void *)arena->positions;
+}
+
+static int32_t *targets_of(const linnet_arena *arena)
+{
+    return (int32_t *)(void *)arena->targets;
+}
+
+static linnet_status place_buffers(linnet_arena *arena, linnet_error *err)
+{
+    const linnet_model *model = arena->model;
+    size_t n = arena->context_tokens, width = model->shape.width;
+    size_t tile_rows = linnet_loss_tile_rows(model->shape.vocabulary);
+    size_t n_checkpoints = arena->train ? model->shape.n_layers + (size_t)1 : 1, n_inputs, n_bytes;
+    float *rows = NULL;
+    if (!linnet_size_mul(n_checkpoints, n, &n_inputs))
+        return linnet_fail(err, LINNET_ERR_LIMIT, "a context of %zu tokens is too long", n);
+    arena->block = (linnet_block){.model = model, .work = &arena->work, .n_tokens_max = n};
+    linnet_part parts[LINNET_BLOCK_PARTS + 9] = {
+        {&arena->checkpoints, n_inputs, width},
+        {&arena->k, n, model->kv_width},
+        {&arena->v, n, model->kv_width},
+        {&arena->d_x, arena->train ? n : 0, width},
+        {&arena->losses, n, sizeof(double) / sizeof(float)},
+        {&arena->positions, n, 1},
+        {&arena->targets, n, 1},
+        {&arena->loss.logits, n, tile_rows},
+        {&rows, n, sizeof(linnet_loss_row) / sizeof(float)},
+    };
+    linnet_block_parts(&arena->block, arena->train, parts + 9);
+    linnet_status status = linnet_parts_place(parts, ARRAY_LEN(parts), &arena->memory, &n_bytes, err);
+    if (status != LINNET_OK)
+        return status;
+    linnet_block_share(&arena->block, arena->train);
+    arena->loss.work = &arena->work;
+    arena->loss.output = &model->output;
+    arena->loss.tile_rows = tile_rows;
+    arena->loss.rows = (linnet_loss_row *)(void *)rows;
+    arena->n_bytes += n_bytes;
+    return LINNET_OK;
+}
+
+linnet_status linnet_arena_create(const linnet_model *model, linnet_thread_pool *pool,
+                                  uint32_t context_tokens, bool train, linnet_arena **ret_arena,
+                                  linnet_error *err)
+{
+    linnet_arena *arena = calloc(1, sizeof(*arena));
+    if (!arena)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for an arena");
+    arena->model = model;
+    arena->context_tokens = context_tokens == 0 ? model->shape.context : context_tokens;
+    arena->train = train;
+    size_t n_tile_rows = train ? LINNET_ATTENTION_ROWS_TRAIN : LINNET_ATTENTION_ROWS;
+    linnet_status status =
+        linnet_workspace_init(&arena->work, model, pool, arena->context_tokens, n_tile_rows, err);
+    if (status == LINNET_OK)
+        status = linnet_lora_table_init(&arena->lora, model, err);
+    arena->n_bytes = sizeof(*arena) + arena->work.n_bytes +
+                     (size_t)model->shape.n_layers * LINNET_TARGETS * sizeof(arena->lora.entries[0]);
+    if (status == LINNET_OK)
+        status = place_buffers(arena, err);
+    if (status != LINNET_OK) {
+        linnet_arena_destroy(arena);
+        return status;
+    }
+    *ret_arena = arena;
+    return LINNET_OK;
+}
+
+void linnet_arena_destroy(linnet_arena *arena)
+{
+    if (!arena)
+        return;
+    linnet_workspace_release(&arena->work);
+    linnet_lora_table_release(&arena->lora);
+    free(arena->memory);
+    free(arena->h);
+    free(arena);
+}
+
+size_t linnet_arena_bytes(const linnet_arena *arena)
+{
+    return arena->n_bytes + arena->context_tokens * arena->h_columns * sizeof(float);
+}
+
+/* ---- preparing a pass ---- */
+
+/* Bind the adapter and make room for its h. */
+static linnet_status prepare_adapter(linnet_arena *arena, const linnet_adapter *adapter, linnet_error *err)
+{
+    linnet_status status = linnet_lora_bind(&arena->lora, arena->model, adapter, err);
+    if (status != LINNET_OK || arena->lora.rank_sum <= arena->h_columns)
+        return status;
+    size_t n_floats;
+    if (!linnet_size_mul(arena->context_tokens, arena->lora.rank_sum, &n_floats) ||
+        n_floats > PTRDIFF_MAX / sizeof(float))
+        return linnet_fail(err, LINNET_ERR_LIMIT, "the adapter's ranks are too large for this context");
+    float *h = malloc(n_floats * sizeof(float));
+    if (!h)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory: %zu MB for the adapter's activations",
+                           n_floats >> 18);
+    free(arena->h);
+    arena->h = h;
+    arena->h_columns = arena->lora.rank_sum;
+    arena->block.h = h;
+    return LINNET_OK;
+}
+
+/* Check a sequence and list its counted targets. ret_n_tokens: how many tokens have to be run. */
+static linnet_status prepare_sequence(linnet_arena *arena, const linnet_sequence *sequence,
+                                      size_t *ret_n_counted, size_t *ret_n_tokens, linnet_error *err)
+{
+    size_t n_counted = 0, n_tokens = 0;
+    if (sequence->n_ids > arena->context_tokens)
+        return linnet_fail(err, LINNET_ERR_LIMIT,
+                           "a sequence of %zu tokens is longer than the context of %zu", sequence->n_ids,
+                           arena->context_tokens);
+    for (size_t i = 0; i < sequence->n_ids; i++) {
+        int32_t id = sequence->ids[i];
+        if (id < 0 || (uint32_t)id >= arena->model->shape.vocabulary)
+            return linnet_fail(err, LINNET_ERR_RANGE, "token %zu has id %ld, outside the vocabulary of %u", i,
+                               (long)id, (unsigned)arena->model->shape.vocabulary);
+        if (i == 0 || !sequence->counted[i])
+            continue;
+        positions_of(arena)[n_counted] = (uint32_t)(i - 1);
+        targets_of(arena)[n_counted++] = id;
+        n_tokens = i;
+    }
+    *ret_n_counted = n_counted;
+    *ret_n_tokens = n_tokens;
+    return LINNET_OK;
+}
+
+/* ---- passes ---- */
+
+static float *checkpoint(const linnet_arena *arena, uint32_t layer)
+{
+    size_t stride = arena->context_tokens * arena->model->shape.width;
+    return arena->checkpoints + (arena->train ? layer * stride : 0);
+}
+
+static linnet_block_pass pass_of(const linnet_arena *arena, uint32_t layer, size_t n_tokens)
+{
+    return (linnet_block_pass){.layer = layer,
+                               .lora = arena->lora.entries + (size_t)layer * LINNET_TARGETS,
+                               .n_tokens = n_tokens,
+                               .k = arena->k,
+                               .v = arena->v};
+}
+
+/* Leaves the normed hidden states that predict counted targets, packed, in block.normed. */
+static void run_forward(linnet_arena *arena, const int32_t *ids, size_t n_tokens, size_t n_counted)
+{
+    const linnet_model *model = arena->model;
+    size_t width = model->shape.width;
+    for (size_t t = 0; t < n_tokens; t++)
+        linnet_row_decode(arena->work.product.kernels, &model->embedding, (size_t)ids[t],
+                          checkpoint(arena, 0) + t * width);
+    for (uint32_t layer = 0; layer < model->shape.n_layers; layer++) {
+        linnet_block_pass pass = pass_of(arena, layer, n_tokens);
+        linnet_block_forward(&arena->block, &pass, checkpoint(arena, layer), 0, checkpoint(arena, layer + 1));
+    }
+    float *last = checkpoint(arena, model->shape.n_layers);
+    for (size_t i = 0; i < n_counted; i++) /* positions rise: no row is overwritten before it is moved */
+        memmove(last + i * width, last + positions_of(arena)[i] * width, width * sizeof(float));
+    linnet_norm_forward(&arena->work, last, model->output_norm, model->shape.norm_epsilon, n_counted, width,
+                        arena->block.normed);
+}
+
+/* d_x holds the packed gradient of the normed hidden states; make it that of the last layer's output. */
+static void unpack_gradient(linnet_arena *arena, size_t n_tokens, size_t n_counted)
+{
+    const linnet_model *model = arena->model;
+    size_t width = model->shape.width, i = n_counted;
+    linnet_norm_backward(&arena->work, checkpoint(arena, model->shape.n_layers), model->output_norm,
+                         model->shape.norm_epsilon, arena->d_x, n_counted, width, arena->d_x, false);
+    for (size_t t = n_tokens; t-- > 0;) {
+        float *row = arena->d_x + t * width;
+        if (i > 0 && positions_of(arena)[i - 1] == t)
+            memmove(row, arena->d_x + --i * width, width * sizeof(float));
+        else
+            memset(row, 0, width * sizeof(float));
+    }
+}
+
+static void run_backward(linnet_arena *arena, size_t n_tokens, const linnet_block_gradient *gradient)
+{
+    uint32_t n_layers = arena->model->shape.n_layers;
+    for (uint32_t layer = n_layers; layer-- > arena->lora.lowest_layer;) {
+        linnet_block_pass pass = pass_of(arena, layer, n_tokens);
+        const float *x = checkpoint(arena, layer);
+        if (layer + 1 < n_layers)
+            linnet_block_forward(&arena->block, &pass, x, 0, NULL);
+        linnet_block_backward(&arena->block, &pass, x, gradient, layer > arena->lora.lowest_layer,
+                              arena->d_x);
+    }
+}
+
+static linnet_status sum_losses(const linnet_arena *arena, size_t n_counted, double *ret_sum,
+                                linnet_error *err)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n_counted; i++)
+        sum += losses_of(arena)[i];
+    if (!isfinite(sum))
+        return linnet_fail(err, LINNET_ERR_RANGE, "the loss is not finite; are model and adapter intact?");
+    *ret_sum = sum;
+    return LINNET_OK;
+}
+
+linnet_status linnet_arena_score(linnet_arena *arena, const linnet_adapter *adapter,
+                                 const linnet_sequence *sequence, double *ret_loss_sum, size_t *ret_n_counted,
+                                 float *ret_each, linnet_error *err)
+{
+    size_t n_counted, n_tokens;
+    double sum = 0;
+    linnet_status status = prepare_sequence(arena, sequence, &n_counted, &n_tokens, err);
+    if (status == LINNET_OK)
+        status = prepare_adapter(arena, adapter, err);
+    if (status != LINNET_OK)
+        return status;
+    if (n_counted > 0) {
+        run_forward(arena, sequence->ids, n_tokens, n_counted);
+        linnet_loss_run(&arena->loss, arena->block.normed, targets_of(arena), n_counted, 0, losses_of(arena),
+                        NULL);
+    }
+    status = sum_losses(arena, n_counted, &sum, err);
+    if (status != LINNET_OK)
+        return status;
+    for (size_t i = 0; ret_each && i < sequence->n_ids; i++)
+        ret_each[i] = 0;
+    for (size_t i = 0; ret_each && i < n_counted; i++)
+        ret_each[positions_of(arena)[i] + 1] = (float)losses_of(arena)[i];
+    *ret_loss_sum = sum;
+    *ret_n_counted = n_counted;
+    return LINNET_OK;
+}
+
+linnet_status linnet_arena_gradient(linnet_arena *arena, const linnet_adapter *adapter,
+                                    linnet_factors factors, const linnet_sequence *sequence, double scale,
+                                    float *gradient, double *ret_loss_sum, size_t *ret_n_counted,
+                                    linnet_error *err)
+{
+    size_t n_counted, n_tokens;
+    double sum = 0;
+    if (!arena->train)
+        return linnet_fail(err, LINNET_ERR_ARG, "this arena was made for scoring; training needs another");
+    linnet_status status = prepare_sequence(arena, sequence, &n_counted, &n_tokens, err);
+    if (status == LINNET_OK)
+        status = prepare_adapter(arena, adapter, err);
+    if (status != LINNET_OK)
+        return status;
+    if (n_counted > 0) {
+        run_forward(arena, sequence->ids, n_tokens, n_counted);
+        linnet_loss_run(&arena->loss, arena->block.normed, targets_of(arena), n_counted, (float)scale,
+                        losses_of(arena), arena->d_x);
+    }
+    status = sum_losses(arena, n_counted, &sum, err);
+    if (status != LINNET_OK)
+        return status;
+    if (n_counted > 0) {
+        linnet_block_gradient into = {.factors = factors, .data = gradient};
+        unpack_gradient(arena, n_tokens, n_counted);
+        run_backward(arena, n_tokens, &into);
+    }
+    *ret_loss_sum = sum;
+    *ret_n_counted = n_counted;
+    return LINNET_OK;
+}

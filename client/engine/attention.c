@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Causal attention, a head and QUERIES queries at a time: their scores against all keys they may see fit one
+ * thread's tile, so that no tokens x tokens matrix exists beyond it; the backward pass makes the
+ * probabilities again (Dao et al. 2022, FlashAttention, algorithm 4, without its inner blocks over keys).
+ * Queries of a tile see different numbers of keys: the products run to the longest and the rest of a row is
+ * zero. In the backward pass the heads of a group share keys and values; each writes gradients of its own,
+ * which are then summed in the order of heads, so that the result does not depend on threads. */
+#include "attention.h"
+
+#include <math.h>
+
+enum { QUERIES = LINNET_ATTENTION_QUERIES, LANES = 8 };
+
+typedef struct attention_work {
+    const linnet_attention *attention;
+    size_t query_width, kv_width; /* row lengths of q and of k, v */
+    float scale;                  /* 1 / sqrt(head_width) */
+    const float *q, *k, *v, *d_out;
+    float *out;         /* forward */
+    float *d_q, *heads; /* backward: d_q is where q stands */
+    float *d_k, *d_v;
+} attention_work;
+
+static attention_work work_of(const linnet_attention *attention)
+{
+    return (attention_work){.attention = attention,
+                            .query_width = attention->n_heads * attention->head_width,
+                            .kv_width = attention->n_kv_heads * attention->head_width,
+                            .scale = (float)(1.0 / sqrt((double)attention->head_width))};
+}
+
+/* Multiply-adds of one of its two products. */
+static double cost_of(const linnet_attention *attention)
+{
+    return (double)attention->n_heads * (double)attention->head_width * (double)attention->n_queries *
+           ((double)attention->position + (double)attention->n_queries);
+}
+
+/* ---- softmax of a row ---- */
+
+static float largest(const float *x, size_t n)
+{
+    float lanes[LANES];
+    size_t i = 0;
+    for (size_t j = 0; j < LANES; j++)
+        lanes[j] = x[0];
+    for (; i + LANES <= n; i += LANES)
+        for (size_t j = 0; j < LANES; j++)
+            lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
+    for (; i < n; i++)
+        lanes[0] = x[i] > lanes[0] ? x[i] : lanes[0];
+    for (size_t j = 1; j < LANES; j++)
+        lanes[0] = lanes[j] > lanes[0] ? lanes[j] : lanes[0];
+    return lanes[0];
+}
+
+static float sum_of(const float *x, size_t n)
+{
+    float lanes[LANES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t j = 0; j < LANES; j++)
+            lanes[j] += x[i + j];
+    for (; i < n; i++)
+        lanes[0] += x[i];
+    return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+}
+
+/* The first n_visible scores of a row become probabilities, the rest up to n zero. */
+static void softmax(const linnet_kernels *kernels, float *row, size_t n_visible, size_t n)
+{
+    float top = largest(row, n_visible);
+    for (size_t i = 0; i < n_visible; i++)
+        row[i] -= top;
+    kernels->exp_in_place(row, n_visible);
+    float inverse = 1.0f / sum_of(row, n_visible);
+    for (size_t i = 0; i < n_visible; i++)
+        row[i] *= inverse;
+    memset(row + n_visible, 0, (n - n_visible) * sizeof(float));
+}
+
+/* ---- forward ---- */
+
+/* One query: the heads that share keys are the rows of one small product. Items are key/value heads. */
+static void decode_groups(void *context, size_t first, size_t last, unsigned thread)
+{
+    const attention_work *work = context;
+    const linnet_attention *attention = work->attention;
+    const linnet_kernels *kernels = attention->work->product.kernels;
+    size_t width = attention->head_width, n_keys = attention->position + 1;
+    size_t group = attention->n_heads / attention->n_kv_heads;
+    float *tile = attention->work->tiles + thread * attention->work->tile_stride;
+    for (size_t kv_head = first; kv_head < last; kv_head++)
+        for (size_t start = 0; start < group; start += QUERIES) {
+            size_t n_rows = group - start < QUERIES ? group - start : QUERIES;
+            size_t column = (kv_head * group + start) * width;
+            kernels->gemm_nt(n_rows, n_keys, width, work->scale, work->q + column, width,
+                             work->k + kv_head * width, work->kv_width, tile, n_keys, false);
+            for (size_t row = 0; row < n_rows; row++)
+                softmax(kernels, tile + row * n_keys, n_keys, n_keys);
+            kernels->gemm_nn(n_rows, width, n_keys, 1.0f, tile, n_keys, work->v + kv_head * width,
+                             work->kv_width, work->out + column, width, false);
+        }
+}
+
+/* Probabilities of queries [start, start + n_rows) of a head, (n_rows, n_keys). */
+static void probabilities(const attention_work *work, size_t head, size_t start, size_t n_rows, float *tile)
+{
+    const linnet_attention *attention = work->attention;
+    const linnet_kernels *kernels = attention->work->product.kernels;
+    size_t width = attention->head_width, kv_head = head / (attention->n_heads / attention->n_kv_heads);
+    size_t before = attention->position + start, n_keys = before + n_rows;
+    kernels->gemm_nt(n_rows, n_keys, width, work->scale, work->q + start * work->query_width + head * width,
+                     work->query_width, work->k + kv_head * width, work->kv_width, tile, n_keys, false);
+    for (size_t row = 0; row < n_rows; row++)
+        softmax(kernels, tile + row * n_keys, before + row + 1, n_keys);
+}
+
+/* Items are tiles of queries, head by head. */
+static void forward_tiles(void *context, size_t first, size_t last, unsigned thread)
+{
+    const attention_work *work = context;
+    const linnet_attention *attention = work->attention;
+    size_t width = attention->head_width, group = attention->n_heads / attention->n_kv_heads;
+    size_t n_tiles = (attention->n_queries + QUERIES - 1) / QUERIES;
+    float *tile = attention->work->tiles + thread * attention->work->tile_stride;
+    for (size_t item = first; item < last; item++) {
+        size_t head = item / n_tiles, start = item % n_tiles * QUERIES;
+        size_t n_rows = attention->n_queries - start < QUERIES ? attention->n_queries - start : QUERIES;
+        size_t n_keys = attention->position + start + n_rows;
+        probabilities(work, head, start, n_rows, tile);
+        attention->work->product.kernels->gemm_nn(
+            n_rows, width, n_keys, 1.0f, tile, n_keys, work->v + head / group * width, work->kv_width,
+            work->out + start * work->query_width + head * width, work->query_width, false);
+    }
+}
+
+void linnet_attention_forward(const linnet_attention *attention, const float *q, const float *k,
+                              const float *v, float *out)
+{
+    attention_work work = work_of(attention);
+    size_t n_tiles = (attention->n_queries + QUERIES - 1) / QUERIES;
+    work.q = q;
+    work.k = k;
+    work.v = v;
+    work.out = out;
+    if (attention->n_queries == 1)
+        linnet_workspace_run(attention->work, attention->n_kv_heads, 0.2 * cost_of(attention), decode_groups,
+                             &work);
+    else
+        linnet_workspace_run(attention->work, attention->n_heads * n_tiles, 0.1 * cost_of(attention),
+                             forward_tiles, &work);
+}
+
+/* ---- backward ---- */
+
+/* d_scores = p (d_p - sum(p d_p)) for every row, into d_p. */
+static void softmax_backward(const linnet_kernels *kernels, const float *p, float *d_p, size_t n_rows,
+                             size_t n)
+{
+    for (size_t row = 0; row < n_rows; row++, p += n, d_p += n) {
+        float mean = kernels->dot_f32(p, d_p, n);
+        for (size_t i = 0; i < n; i++)
+            d_p[i] = p[i] * (d_p[i] - mean);
+    }
+}
+
+/* One tile of queries of a head: adds to the head's d_k, d_v and replaces these queries by their gradient. */
+static void backward_tile(const attention_work *work, size_t head, size_t start, size_t n_rows, float *d_k,
+                          float *d_v, float *tile)
+{
+    const linnet_attention *attention = work->attention;
+    const linnet_kernels *kernels = attention->work->product.kernels;
+    size_t width = attention->head_width, kv_head = head / (attention->n_heads / attention->n_kv_heads);
+    size_t stride = work->query_width, kv_stride = work->kv_width, n_keys = start + n_rows;
+    const float *k = work->k + kv_head * width, *v = work->v + kv_head * width;
+    const float *d_out = work->d_out + start * stride + head * width;
+    float *q = work->d_q + start * stride + head * width, *d_tile = tile + n_rows * n_keys;
+    probabilities(work, head, start, n_rows, tile);
+    kernels->gemm_nt(n_rows, n_keys, width, 1.0f, d_out, stride, v, kv_stride, d_tile, n_keys, false);
+    kernels->gemm_tn(n_keys, width, n_rows, 1.0f, tile, n_keys, d_out, stride, d_v, width, true);
+    softmax_backward(kernels, tile, d_tile, n_rows, n_keys);
+    kernels->gemm_tn(n_keys, width, n_rows, work->scale, d_tile, n_keys, q, stride, d_k, width, true);
+    kernels->gemm_nn(n_rows, width, n_keys, work->scale, d_tile, n_keys, k, kv_stride, q, stride, false);
+}
+
+static void backward_heads(void *context, size_t first, size_t last, unsigned thread)
+{
+    const attention_work *work = context;
+    const linnet_attention *attention = work->attention;
+    size_t n = attention->n_queries, n_head = n * attention->head_width;
+    float *tile = attention->work->tiles + thread * attention->work->tile_stride;
+    for (size_t head = first; head < last; head++) {
+        float *d_k = work->heads + 2 * head * n_head, *d_v = d_k + n_head;
+        memset(d_k, 0, 2 * n_head * sizeof(float));
+        for (size_t start = 0; start < n; start += QUERIES)
+            backward_tile(work, head, start, n - start < QUERIES ? n - start : QUERIES, d_k, d_v, tile);
+    }
+}
+
+/* Sum the heads of each group, in order, into d_k and d_v. Items are tokens. */
+static void gather_heads(void *context, size_t first, size_t last, unsigned thread)
+{
+    const attention_work *work = context;
+    const linnet_attention *attention = work->attention;
+    size_t width = attention->head_width, n_head = attention->n_queries * width;
+    size_t group = attention->n_heads / attention->n_kv_heads;
+    (void)thread;
+    for (size_t t = first; t < last; t++)
+        for (size_t head = 0; head < attention->n_heads; head++) {
+            const float *part_k = work->heads + 2 * head * n_head + t * width, *part_v = part_k + n_head;
+            float *d_k = work->d_k + t * work->kv_width + head / group * width;
+            float *d_v = work->d_v + t * work->kv_width + head / group * width;
+            for (size_t i = 0; i < width; i++) {
+                d_k[i] = head % group == 0 ? part_k[i] : d_k[i] + part_k[i];
+                d_v[i] = head % group == 0 ? part_v[i] : d_v[i] + part_v[i];
+            }
+        }
+}
+
+void linnet_attention_backward(const linnet_attention *attention, float *q, float *k, float *v,
+                               const float *d_out, float *heads)
+{
+    attention_work work = work_of(attention);
+    work.q = work.d_q = q;
+    work.k = work.d_k = k;
+    work.v = work.d_v = v;
+    work.d_out = d_out;
+    work.heads = heads;
+    linnet_workspace_run(attention->work, attention->n_heads, 0.3 * cost_of(attention), backward_heads,
+                         &work);
+    linnet_workspace_run(attention->work, attention->n_queries,
+                         (double)attention->n_queries * (double)work.query_width, gather_heads, &work);
+}

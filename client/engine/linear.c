@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Linears with a low-rank side path, and the table that finds the side path of each. The base is frozen, so
+ * there is no d_W. The side path of one token takes dot products, as its base does. */
+#include "linear.h"
+
+#include <stdlib.h>
+
+linnet_status linnet_lora_table_init(linnet_lora_table *table, const linnet_model *model, linnet_error *err)
+{
+    uint32_t n_layers = model->shape.n_layers;
+    *table = (linnet_lora_table){.lowest_layer = n_layers};
+    table->entries = calloc((size_t)n_layers * LINNET_TARGETS, sizeof(table->entries[0]));
+    if (!table->entries)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for the linears of %u layers",
+                           (unsigned)n_layers);
+    return LINNET_OK;
+}
+
+void linnet_lora_table_release(linnet_lora_table *table)
+{
+    free(table->entries);
+    table->entries = NULL;
+}
+
+void linnet_lora_unbind(linnet_lora_table *table, const linnet_model *model)
+{
+    memset(table->entries, 0, (size_t)model->shape.n_layers * LINNET_TARGETS * sizeof(table->entries[0]));
+    table->rank_sum = 0;
+    table->lowest_layer = model->shape.n_layers;
+}
+
+static linnet_status bind_entry(linnet_lora_table *table, const linnet_model *model,
+                                const linnet_adapter *adapter, size_t index, linnet_error *err)
+{
+    const linnet_layout_entry *entry = &adapter->layout->entries[index];
+    if (entry->layer >= model->shape.n_layers || (size_t)entry->target >= LINNET_TARGETS)
+        return linnet_fail(err, LINNET_ERR_MISMATCH,
+                           "the adapter adapts '%s', which model '%s' does not have", entry->name,
+                           linnet_gguf_path(model->gguf));
+    const linnet_matrix *w = &model->layers[entry->layer].linears[entry->target];
+    linnet_lora *lora = &table->entries[entry->layer * LINNET_TARGETS + (size_t)entry->target];
+    if (entry->rows != w->rows || entry->columns != w->columns)
+        return linnet_fail(err, LINNET_ERR_MISMATCH,
+                           "the adapter's '%s' is for a %u x %u matrix, that of model '%s' is %zu x %zu",
+                           entry->name, (unsigned)entry->rows, (unsigned)entry->columns,
+                           linnet_gguf_path(model->gguf), w->rows, w->columns);
+    if (lora->rank != 0 || entry->rank == 0)
+        return linnet_fail(err, LINNET_ERR_MISMATCH, "the adapter's '%s' stands twice or has no rank",
+                           entry->name);
+    *lora = (linnet_lora){.a = linnet_adapter_a(adapter, index),
+                          .b = linnet_adapter_b(adapter, index),
+                          .rank = entry->rank,
+                          .scale = adapter->layout->alpha / (float)entry->rank,
+                          .a_offset = entry->a_offset,
+                          .b_offset = entry->b_offset};
+    return LINNET_OK;
+}
+
+linnet_status linnet_lora_bind(linnet_lora_table *table, const linnet_model *model,
+                               const linnet_adapter *adapter, linnet_error *err)
+{
+    linnet_status status = LINNET_OK;
+    linnet_lora_unbind(table, model);
+    for (size_t i = 0; adapter && i < adapter->layout->n_entries && status == LINNET_OK; i++)
+        status = bind_entry(table, model, adapter, i, err);
+    if (status != LINNET_OK) {
+        linnet_lora_unbind(table, model);
+        return status;
+    }
+    for (uint32_t layer = model->shape.n_layers; layer-- > 0;) {
+        size_t rank_sum = 0;
+        for (size_t target = 0; target < LINNET_TARGETS; target++) {
+            linnet_lora *lora = &table->entries[layer * LINNET_TARGETS + target];
+            lora->h_column = rank_sum;
+            rank_sum += lora->rank;
+        }
+        table->rank_sum = rank_sum > table->rank_sum ? rank_sum : table->rank_sum;
+        table->lowest_layer = rank_sum > 0 ? layer : table->lowest_layer;
+    }
+    return LINNET_OK;
+}
+
+void linnet_lora_forward_h(const linnet_product *product, const linnet_matrix *w, const linnet_lora *lora,
+                           const float *x, size_t n_tokens, float *h)
+{
+    if (n_tokens == 1)
+        for (size_t r = 0; r < lora->rank; r++)
+            h[r] = product->kernels->dot_f32(lora->a + r * w->columns, x, w->columns);
+    else if (lora->rank > 0)
+        linnet_product_gemm(product, LINNET_GEMM_NT, n_tokens, lora->rank, w->columns, 1.0f, x, w->columns,
+                            lora->a, w->columns, h, lora->rank, false);
+}
+
+void linnet_linear_forward(const linnet_product *product, const linnet_matrix *w, const linnet_lora *lora,
+                           const float *x, size_t n_tokens, float *h, float *y)
+{
+    linnet_product_forward(product, w, x, n_tokens, y);
+    if (lora->rank == 0)
+        return;
+    linnet_lora_forward_h(product, w, lora, x, n_tokens, h);
+    if (n_tokens == 1)
+        for (size_t row = 0; row < w->rows; row++)
+            y[row] += lora->scale * product->kernels->dot_f32(lora->b + row * lora->rank, h, lora->rank);
+    else
+        linnet_product_gemm(product, LINNET_GEMM_NT, n_tokens, w->rows, lora->rank, lora->scale, h,
+                            lora->rank, lora->b, lora->rank, y, w->rows, true);
+}
+
+void linnet_lora_backward_factors(const linnet_product *product, const linnet_matrix *w,
+                                  const linnet_lora *lora, const float *d_y, const float *x, size_t n_tokens,
+                                  float *h, float *d_a, float *d_b)
+{
+    if (lora->rank == 0)
+        return;
+    if (d_b)
+        linnet_product_gemm(product, LINNET_GEMM_TN, w->rows, lora->rank, n_tokens, lora->scale, d_y, w->rows,
+                            h, lora->rank, d_b, lora->rank, true);
+    linnet_product_gemm(product, LINNET_GEMM_NN, n_tokens, lora->rank, w->rows, lora->scale, d_y, w->rows,
+                        lora->b, lora->rank, h, lora->rank, false);
+    if (d_a)
+        linnet_product_gemm(product, LINNET_GEMM_TN, lora->rank, w->columns, n_tokens, 1.0f, h, lora->rank, x,
+                            w->columns, d_a, w->columns, true);
+}
+
+void linnet_linear_backward(const linnet_product *product, const linnet_matrix *w, const linnet_lora *lora,
+                            const float *d_y, const float *u, size_t n_tokens, float *d_x)
+{
+    linnet_product_backward(product, w, d_y, n_tokens, d_x);
+    if (lora->rank > 0)
+        linnet_product_gemm(product, LINNET_GEMM_NN, n_tokens, w->columns, lora->rank, 1.0f, u, lora->rank,
+                            lora->a, w->columns, d_x, w->columns, true);
+}
