@@ -1,1 +1,412 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* generate, chat, tokenize: what one does with a model as it is. */
+#include "commands.h"
+
+#include "linnet/dataset.h"
+#include "linnet/sampler.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#define TEXT_FILE_BYTES_MAX ((size_t)256 << 20)
+
+/* ---- generation, for generate and chat ---- */
+
+typedef struct generation {
+    const client_model *model;
+    linnet_session *session;
+    linnet_sampler sampler;
+    uint64_t n_tokens;   /* at most so many */
+    int32_t end_of_turn; /* stops, besides the end token */
+    FILE *stream;        /* where text goes as it comes; NULL: nowhere */
+    linnet_ids ids;
+    linnet_buffer text;
+    const char *stopped; /* "end", "tokens" or "context" */
+    double prefill_seconds, decode_seconds;
+} generation;
+
+static void generation_release(generation *g)
+{
+    linnet_session_destroy(g->session);
+    linnet_sampler_release(&g->sampler);
+    linnet_ids_release(&g->ids);
+    linnet_buffer_release(&g->text);
+}
+
+static bool is_end(const generation *g, int32_t id)
+{
+    return id == linnet_tokenizer_end(g->model->tokenizer) || id == g->end_of_turn;
+}
+
+static void keep_token(generation *g, int32_t id)
+{
+    size_t n_before = g->text.n_bytes;
+    linnet_detokenize(g->model->tokenizer, id, &g->text);
+    if (g->stream) {
+        (void)fwrite(g->text.bytes + n_before, 1, g->text.n_bytes - n_before,
+                     g->stream); /* checked at the end */
+        (void)fflush(g->stream);
+    }
+}
+
+/* Feeds the prompt and draws tokens until one ends the text, the number is reached or the context is full. */
+static linnet_status generate(generation *g, const linnet_ids *prompt, uint32_t context, linnet_error *err)
+{
+    const float *logits = NULL;
+    uint32_t vocabulary = linnet_model_shape_of(g->model->model)->vocabulary;
+    double start = client_seconds();
+    linnet_status status = linnet_session_feed(g->session, prompt->items, prompt->n_items, &logits, err);
+    g->prefill_seconds = client_seconds() - start;
+    start = client_seconds();
+    g->stopped = "tokens";
+    while (status == LINNET_OK && g->ids.n_items < g->n_tokens) {
+        int32_t id = -1;
+        status = linnet_sampler_next(&g->sampler, logits, vocabulary, &id, err);
+        if (status != LINNET_OK)
+            break;
+        if (is_end(g, id)) {
+            g->stopped = "end";
+            break;
+        }
+        if (linnet_ids_append(&g->ids, id) != LINNET_OK) {
+            status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory for the text");
+            break;
+        }
+        keep_token(g, id);
+        if (g->ids.n_items == g->n_tokens)
+            break;
+        if (linnet_session_n_tokens(g->session) >= context) {
+            g->stopped = "context";
+            break;
+        }
+        status = linnet_session_feed(g->session, &id, 1, &logits, err);
+    }
+    g->decode_seconds = client_seconds() - start;
+    return status;
+}
+
+static double rate(size_t n, double seconds)
+{
+    return seconds > 0 ? (double)n / seconds : 0;
+}
+
+static void emit_generation(const linnet_cli *cli, const linnet_ids *prompt, const generation *g)
+{
+    size_t n_fed = g->ids.n_items > 0 ? g->ids.n_items - 1 : 0; /* the last token is drawn, not fed */
+    json_t *result = client_event("result");
+    client_put_ids(result, "prompt_ids", prompt->items, prompt->n_items);
+    client_put_ids(result, "ids", g->ids.items, g->ids.n_items);
+    client_put_text(result, "text", g->text.bytes, g->text.n_bytes);
+    client_put_text(result, "stopped", g->stopped, strlen(g->stopped));
+    client_put_number(result, "prefill_tokens_per_second", rate(prompt->n_items, g->prefill_seconds));
+    client_put_number(result, "decode_tokens_per_second", rate(n_fed, g->decode_seconds));
+    linnet_cli_emit(cli, result);
+}
+
+static linnet_status check_prompt(const linnet_ids *prompt, uint32_t context, linnet_error *err)
+{
+    if (prompt->n_items == 0)
+        return linnet_fail(err, LINNET_ERR_ARG, "the prompt is empty");
+    if (prompt->n_items > context)
+        return linnet_fail(err, LINNET_ERR_LIMIT, "the prompt has %zu tokens, the model's context is %u",
+                           prompt->n_items, (unsigned)context);
+    return LINNET_OK;
+}
+
+static linnet_status open_generation(generation *g, const client_model *m, uint32_t context,
+                                     linnet_error *err)
+{
+    g->model = m;
+    linnet_status status = linnet_session_create(m->model, m->pool, context, &g->session, err);
+    if (status == LINNET_OK && m->adapter)
+        status = linnet_session_set_adapter(g->session, m->adapter, err);
+    return status;
+}
+
+typedef struct sampling_options {
+    uint64_t n_tokens, seed;
+    double temperature, top_p;
+} sampling_options;
+
+/* The context a prompt and so many tokens need, at most the model's; at least one place for the prompt. */
+static uint32_t needed_context(const client_model *m, size_t n_prompt, uint64_t n_tokens)
+{
+    uint64_t needed = n_prompt + (n_tokens < UINT32_MAX ? n_tokens : UINT32_MAX);
+    uint32_t most = linnet_model_shape_of(m->model)->context;
+    return needed > 0 && needed < most ? (uint32_t)needed : most;
+}
+
+static linnet_status run_generate(const linnet_cli *cli, const client_model *m, const char *prompt,
+                                  const sampling_options *s, linnet_error *err)
+{
+    linnet_ids ids = {0};
+    generation g = {.n_tokens = s->n_tokens, .end_of_turn = -1};
+    linnet_sampler_init(&g.sampler, s->temperature, s->top_p, s->seed);
+    linnet_status status = linnet_tokenize(m->tokenizer, prompt, strlen(prompt),
+                                           LINNET_TOKENIZE_BEGIN | LINNET_TOKENIZE_PREFIX, &ids, err);
+    uint32_t context = needed_context(m, ids.n_items, s->n_tokens);
+    if (status == LINNET_OK)
+        status = check_prompt(&ids, context, err);
+    if (status == LINNET_OK)
+        status = open_generation(&g, m, context, err);
+    if (status == LINNET_OK) {
+        g.stream = cli->json ? NULL : cli->out;
+        if (g.stream)
+            fputs(prompt, g.stream);
+        status = generate(&g, &ids, context, err);
+        if (g.stream)
+            fputc('\n', g.stream);
+    }
+    if (status == LINNET_OK)
+        emit_generation(cli, &ids, &g);
+    generation_release(&g);
+    linnet_ids_release(&ids);
+    return status;
+}
+
+static int command_generate(linnet_cli *cli, int argc, char **argv)
+{
+    const char *path = NULL, *adapter = NULL, *prompt = NULL;
+    sampling_options s = {.n_tokens = 64, .top_p = 1};
+    linnet_option options[] = {
+        CLIENT_REQUIRED("model", &path, "FILE", "GGUF model"),
+        CLIENT_TEXT("adapter", &adapter, "PATH", "PEFT directory or GGUF adapter"),
+        CLIENT_REQUIRED("prompt", &prompt, "TEXT", "text to continue"),
+        CLIENT_COUNT("tokens", &s.n_tokens, 0, 0, "tokens to generate at most"),
+        CLIENT_NUMBER("temperature", &s.temperature, 0, 100, "0: the likeliest token"),
+        CLIENT_NUMBER("top-p", &s.top_p, 0, 1, "draw from the likeliest tokens of this share; 1: all"),
+        CLIENT_COUNT("seed", &s.seed, 0, 0, "of the random draws"),
+    };
+    int exit_status =
+        linnet_cli_parse(cli, &client_command_generate, options, ARRAY_LEN(options), argc, argv, 0, 0);
+    if (exit_status >= 0)
+        return exit_status;
+    client_model m = {0};
+    linnet_error err = {0};
+    linnet_status status = client_model_open(cli, path, adapter, &m, &err);
+    if (status == LINNET_OK)
+        status = run_generate(cli, &m, prompt, &s, &err);
+    client_model_close(&m);
+    return status == LINNET_OK ? 0 : linnet_cli_fail(cli, &err);
+}
+
+const linnet_command client_command_generate = {"generate", NULL, "Continue a text.", command_generate};
+
+/* ---- chat ---- */
+
+typedef struct conversation {
+    linnet_message *items; /* owned */
+    size_t n_items;
+} conversation;
+
+static linnet_status say_turn(conversation *c, const char *role, const char *content, linnet_error *err)
+{
+    linnet_message *items = realloc(c->items, (c->n_items + 1) * sizeof(*items));
+    if (items)
+        c->items = items;
+    linnet_message turn = {strdup(role), strdup(content)};
+    if (!items || !turn.role || !turn.content) {
+        free(turn.role);
+        free(turn.content);
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for the conversation");
+    }
+    c->items[c->n_items++] = turn;
+    return LINNET_OK;
+}
+
+static void forget_oldest(conversation *c, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(c->items[i].role);
+        free(c->items[i].content);
+    }
+    memmove(c->items, c->items + n, (c->n_items - n) * sizeof(*c->items));
+    c->n_items -= n;
+}
+
+/* The conversation's ids, forgetting its oldest turns as long as less than a quarter of the context is left.
+ */
+static linnet_status fit_conversation(conversation *c, const client_model *m, uint32_t context,
+                                      linnet_ids *ids, int32_t *end_of_turn, linnet_error *err)
+{
+    for (;;) {
+        linnet_status status = linnet_chat_encode(c->items, c->n_items, m->tokenizer, ids, end_of_turn, err);
+        if (status != LINNET_OK)
+            return status;
+        if (ids->n_items <= context - context / 4)
+            return LINNET_OK;
+        if (c->n_items < 3)
+            return check_prompt(ids, context, err);
+        linnet_ids_release(ids);
+        forget_oldest(c, 2);
+    }
+}
+
+static linnet_status answer(const linnet_cli *cli, const client_model *m, generation *g, conversation *c,
+                            uint64_t n_tokens, linnet_error *err)
+{
+    uint32_t context = linnet_model_shape_of(m->model)->context;
+    linnet_ids ids = {0};
+    linnet_session_reset(g->session);
+    g->ids.n_items = 0;
+    linnet_buffer_clear(&g->text);
+    g->n_tokens = n_tokens;
+    linnet_status status = fit_conversation(c, m, context, &ids, &g->end_of_turn, err);
+    if (status == LINNET_OK)
+        status = generate(g, &ids, context, err);
+    if (status == LINNET_OK) {
+        if (!cli->json)
+            fputc('\n', cli->out);
+        json_t *turn = client_event("answer");
+        client_put_text(turn, "text", g->text.bytes, g->text.n_bytes);
+        client_put_ids(turn, "ids", g->ids.items, g->ids.n_items);
+        linnet_cli_emit(cli, turn);
+        linnet_buffer_append_u8(&g->text, 0);
+        status = say_turn(c, "assistant", g->text.failed ? "" : (const char *)g->text.bytes, err);
+    }
+    linnet_ids_release(&ids);
+    return status;
+}
+
+static linnet_status run_chat(const linnet_cli *cli, const client_model *m, const char *system,
+                              const sampling_options *s, linnet_error *err)
+{
+    bool ask = isatty(STDIN_FILENO) && !cli->json && !cli->quiet;
+    conversation c = {0};
+    generation g = {.end_of_turn = -1, .stream = cli->json ? NULL : cli->out};
+    char *line = NULL;
+    size_t line_capacity = 0, n_answers = 0;
+    linnet_sampler_init(&g.sampler, s->temperature, s->top_p, s->seed);
+    linnet_status status = open_generation(&g, m, 0, err);
+    if (status == LINNET_OK && system)
+        status = say_turn(&c, "system", system, err);
+    while (status == LINNET_OK) {
+        if (ask)
+            linnet_cli_say(cli, "> ");
+        ssize_t n = getline(&line, &line_capacity, stdin);
+        if (n < 0)
+            break;
+        line[strcspn(line, "\r\n")] = '\0';
+        if (line[0] == '\0')
+            continue;
+        status = say_turn(&c, "user", line, err);
+        if (status == LINNET_OK)
+            status = answer(cli, m, &g, &c, s->n_tokens, err);
+        n_answers++;
+    }
+    if (status == LINNET_OK) {
+        json_t *result = client_event("result");
+        client_put_count(result, "answers", n_answers);
+        linnet_cli_emit(cli, result);
+    }
+    free(line);
+    forget_oldest(&c, c.n_items);
+    free(c.items);
+    generation_release(&g);
+    return status;
+}
+
+static int command_chat(linnet_cli *cli, int argc, char **argv)
+{
+    const char *path = NULL, *adapter = NULL, *system = NULL;
+    sampling_options s = {.n_tokens = 256, .top_p = 0.9, .temperature = 0.7};
+    linnet_option options[] = {
+        CLIENT_REQUIRED("model", &path, "FILE", "GGUF model"),
+        CLIENT_TEXT("adapter", &adapter, "PATH", "PEFT directory or GGUF adapter"),
+        CLIENT_TEXT("system", &system, "TEXT", "what the assistant is told first"),
+        CLIENT_COUNT("tokens", &s.n_tokens, 0, 0, "tokens of an answer at most"),
+        CLIENT_NUMBER("temperature", &s.temperature, 0, 100, "0: the likeliest token"),
+        CLIENT_NUMBER("top-p", &s.top_p, 0, 1, "draw from the likeliest tokens of this share; 1: all"),
+        CLIENT_COUNT("seed", &s.seed, 0, 0, "of the random draws"),
+    };
+    int exit_status =
+        linnet_cli_parse(cli, &client_command_chat, options, ARRAY_LEN(options), argc, argv, 0, 0);
+    if (exit_status >= 0)
+        return exit_status;
+    client_model m = {0};
+    linnet_error err = {0};
+    linnet_status status = client_model_open(cli, path, adapter, &m, &err);
+    if (status == LINNET_OK)
+        status = run_chat(cli, &m, system, &s, &err);
+    client_model_close(&m);
+    return status == LINNET_OK ? 0 : linnet_cli_fail(cli, &err);
+}
+
+const linnet_command client_command_chat = {
+    "chat", NULL, "Talk with a model: one line of stdin is one turn; its own chat format where it has one.",
+    command_chat};
+
+/* ---- tokenize ---- */
+
+static void print_ids(const linnet_cli *cli, const linnet_tokenizer *t, const linnet_ids *ids)
+{
+    static const char *const headers[] = {"id", "piece"};
+    linnet_table *table = linnet_table_create(headers, ARRAY_LEN(headers));
+    for (size_t i = 0; i < ids->n_items; i++) {
+        linnet_text piece = linnet_token_piece(t, ids->items[i]);
+        linnet_buffer line = {0};
+        client_append_line(&line, piece.bytes, piece.n_bytes);
+        linnet_table_cell(table, "%d", (int)ids->items[i]);
+        linnet_table_cell(table, "%.*s", (int)line.n_bytes, line.bytes ? (const char *)line.bytes : "");
+        linnet_buffer_release(&line);
+    }
+    linnet_table_print(table, cli->out);
+    linnet_table_destroy(table);
+}
+
+static linnet_status run_tokenize(const linnet_cli *cli, const char *path, const char *text, size_t n_bytes,
+                                  bool special, linnet_error *err)
+{
+    linnet_gguf *gguf = NULL; /* not a model: files with a vocabulary alone will do */
+    linnet_tokenizer *tokenizer = NULL;
+    linnet_ids ids = {0};
+    unsigned flags = LINNET_TOKENIZE_PREFIX | (special ? LINNET_TOKENIZE_BEGIN | LINNET_TOKENIZE_SPECIAL : 0);
+    linnet_status status = linnet_gguf_open(path, &gguf, err);
+    if (status == LINNET_OK)
+        status = linnet_tokenizer_create(gguf, &tokenizer, err);
+    if (status == LINNET_OK)
+        status = linnet_tokenize(tokenizer, text, n_bytes, flags, &ids, err);
+    if (status == LINNET_OK) {
+        json_t *result = client_event("result");
+        client_put_ids(result, "ids", ids.items, ids.n_items);
+        linnet_cli_emit(cli, result);
+        if (!cli->json && !cli->quiet)
+            print_ids(cli, tokenizer, &ids);
+    }
+    linnet_ids_release(&ids);
+    linnet_tokenizer_destroy(tokenizer);
+    linnet_gguf_close(gguf);
+    return status;
+}
+
+static int command_tokenize(linnet_cli *cli, int argc, char **argv)
+{
+    const char *path = NULL, *text = NULL, *file = NULL;
+    bool special = false;
+    linnet_option options[] = {
+        CLIENT_REQUIRED("model", &path, "FILE", "GGUF model or vocabulary"),
+        CLIENT_TEXT("text", &text, "TEXT", "what to tokenise"),
+        CLIENT_TEXT("file", &file, "FILE", "a file to tokenise instead"),
+        CLIENT_FLAG("special", &special, "begin-of-text in front, special tokens by name"),
+    };
+    int exit_status =
+        linnet_cli_parse(cli, &client_command_tokenize, options, ARRAY_LEN(options), argc, argv, 0, 0);
+    if (exit_status >= 0)
+        return exit_status;
+    if (!text == !file)
+        return linnet_cli_usage(cli, "one of --text and --file is wanted");
+    linnet_buffer bytes = {0};
+    linnet_error err = {0};
+    linnet_status status = LINNET_OK;
+    if (file)
+        status = linnet_file_read(file, TEXT_FILE_BYTES_MAX, &bytes, &err);
+    if (status == LINNET_OK && file)
+        status = run_tokenize(cli, path, (const char *)bytes.bytes, bytes.n_bytes, special, &err);
+    else if (status == LINNET_OK)
+        status = run_tokenize(cli, path, text, strlen(text), special, &err);
+    linnet_buffer_release(&bytes);
+    return status == LINNET_OK ? 0 : linnet_cli_fail(cli, &err);
+}
+
+const linnet_command client_command_tokenize = {"tokenize", NULL, "Show the tokens of a text.",
+                                                command_tokenize};

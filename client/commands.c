@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the commands of linnet-client share: opening a model with its tokenizer and adapter, JSON fields,
+ * clocks. */
+#include "commands.h"
+
+#include <sys/resource.h>
+#include <time.h>
+
+linnet_status client_model_open(const linnet_cli *cli, const char *path, const char *adapter_path,
+                                client_model *m, linnet_error *err)
+{
+    linnet_status status = linnet_thread_pool_create((unsigned)cli->n_threads, &m->pool, err);
+    if (status == LINNET_OK)
+        status = linnet_model_open(path, &m->model, err);
+    if (status == LINNET_OK)
+        status = linnet_tokenizer_create(linnet_model_gguf(m->model), &m->tokenizer, err);
+    if (status == LINNET_OK &&
+        linnet_tokenizer_vocabulary(m->tokenizer) > linnet_model_shape_of(m->model)->vocabulary)
+        status = linnet_fail(err, LINNET_ERR_FORMAT, "'%s': the tokenizer has %u tokens, the model %u", path,
+                             (unsigned)linnet_tokenizer_vocabulary(m->tokenizer),
+                             (unsigned)linnet_model_shape_of(m->model)->vocabulary);
+    if (status == LINNET_OK && adapter_path)
+        status = linnet_adapter_load(adapter_path, linnet_model_gguf(m->model), &m->adapter, err);
+    return status;
+}
+
+void client_model_close(client_model *m)
+{
+    linnet_adapter_destroy(m->adapter);
+    linnet_tokenizer_destroy(m->tokenizer);
+    linnet_model_close(m->model);
+    linnet_thread_pool_destroy(m->pool);
+    *m = (client_model){0};
+}
+
+linnet_status client_context(const client_model *m, uint64_t wanted, uint32_t usual, uint32_t *ret_context,
+                             linnet_error *err)
+{
+    uint32_t most = linnet_model_shape_of(m->model)->context;
+    if (wanted > most)
+        return linnet_fail(err, LINNET_ERR_LIMIT, "--context %llu is more than the model's %u",
+                           (unsigned long long)wanted, (unsigned)most);
+    *ret_context = wanted > 0 ? (uint32_t)wanted : usual > 0 && usual < most ? usual : most;
+    return LINNET_OK;
+}
+
+/* ---- JSON ---- */
+
+json_t *client_event(const char *event)
+{
+    return json_pack("{s:s}", "event", event);
+}
+
+void client_put_number(json_t *object, const char *name, double value)
+{
+    (void)json_object_set_new(object, name,
+                              linnet_json_number(value)); /* a missing field is seen by its reader */
+}
+
+void client_put_count(json_t *object, const char *name, uint64_t value)
+{
+    (void)json_object_set_new(object, name, json_integer((json_int_t)value));
+}
+
+static size_t valid_bytes(const uint8_t *bytes, size_t n_bytes)
+{
+    for (size_t n = 1; n <= 4 && n <= n_bytes; n++) {
+        if (linnet_utf8_is_valid(bytes, n))
+            return n;
+    }
+    return 0;
+}
+
+void client_put_text(json_t *object, const char *name, const void *bytes, size_t n_bytes)
+{
+    const uint8_t *text = bytes;
+    linnet_buffer valid = {0};
+    for (size_t at = 0; at < n_bytes;) {
+        size_t n = valid_bytes(text + at, n_bytes - at);
+        if (n > 0)
+            linnet_buffer_append(&valid, text + at, n);
+        else
+            linnet_buffer_append_text(&valid, "\xef\xbf\xbd");
+        at += n > 0 ? n : 1;
+    }
+    (void)json_object_set_new(object, name,
+                              json_stringn(valid.bytes ? (const char *)valid.bytes : "", valid.n_bytes));
+    linnet_buffer_release(&valid);
+}
+
+void client_put_ids(json_t *object, const char *name, const int32_t *ids, size_t n)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < n; i++)
+        (void)json_array_append_new(array, json_integer(ids[i]));
+    (void)json_object_set_new(object, name, array);
+}
+
+void client_append_line(linnet_buffer *line, const void *bytes, size_t n_bytes)
+{
+    const uint8_t *text = bytes;
+    for (size_t i = 0; i < n_bytes; i++)
+        linnet_buffer_append_u8(line, text[i] < ' ' || text[i] == 0x7F ? ' ' : text[i]);
+}
+
+/* ---- clocks and memory ---- */
+
+double client_seconds(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail for this clock */
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+uint64_t client_peak_rss(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
+}
