@@ -63,7 +63,6 @@ void linnet_hasher_init(linnet_hasher *hasher, linnet_label label)
     crypto_generichash_blake2b_state state;
     (void)crypto_generichash_blake2b_init_salt_personal(
         &state, NULL, 0, LINNET_HASH_BYTES, NULL, linnet_label_bytes(label)); /* fails on wrong sizes only */
-    memset(hasher->opaque, 0, sizeof(hasher->opaque));
     memcpy(hasher->opaque, &state, sizeof(state));
 }
 

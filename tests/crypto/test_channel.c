@@ -4,6 +4,8 @@
 #include "crypto/channel_inner.h"
 #include "vectors.h"
 
+#include <malloc.h>
+
 #define MONDAY 1767225600u
 #define DAY 86400u
 #define METHOD "POST"
@@ -44,6 +46,24 @@ void *__wrap_realloc(void *memory, size_t n_bytes)
     if (fail_realloc_in > 0 && --fail_realloc_in == 0)
         return NULL;
     return __real_realloc(memory, n_bytes);
+}
+
+/* Counts the blocks that still hold a secret when they are given back. The linker puts this in the place of
+ * free. */
+static const char *secret_text;
+static unsigned n_leaked;
+void __real_free(void *memory);
+void __wrap_free(void *memory);
+void __wrap_free(void *memory)
+{
+    size_t n_secret = secret_text ? strlen(secret_text) : 0,
+           n_memory = memory ? malloc_usable_size(memory) : 0;
+    for (size_t at = 0; n_secret > 0 && at + n_secret <= n_memory; at++)
+        if (memcmp((const char *)memory + at, secret_text, n_secret) == 0) {
+            n_leaked++;
+            break;
+        }
+    __real_free(memory);
 }
 
 static int setup(void **state)
@@ -232,6 +252,25 @@ static void release_wipes_what_was_opened(void **state)
     trip_release(&t);
     assert_memory_equal(&t.opened, &zero_request, sizeof(zero_request));
     assert_memory_equal(&t.exchange, &zero_exchange, sizeof(zero_exchange));
+}
+
+static void no_plaintext_is_given_back_to_the_allocator(void **state)
+{
+    fixture *f = *state;
+    trip t;
+    secret_text = "a body nobody may find";
+    n_leaked = 0;
+    trip_make(f, secret_text, strlen(secret_text), &t);
+    t.wire.bytes[CIPHERTEXT_AT] ^= 1;
+    assert_int_equal(try_open(&f->channel, METHOD, PATH, t.wire.bytes, t.wire.n_bytes), LINNET_ERR_CRYPTO);
+    trip_release(&t);
+    assert_int_equal(n_leaked, 0);
+
+    linnet_buffer plain = {0}; /* and the counter does count */
+    linnet_buffer_append_text(&plain, secret_text);
+    linnet_buffer_release(&plain);
+    assert_int_equal(n_leaked, 1);
+    secret_text = NULL;
 }
 
 /* ---- requests that must not open ---- */
@@ -730,6 +769,7 @@ int main(void)
         cmocka_unit_test(request_opened_twice_can_be_answered_by_either),
         cmocka_unit_test(key_number_is_read_before_anything_is_opened),
         cmocka_unit_test(release_wipes_what_was_opened),
+        cmocka_unit_test(no_plaintext_is_given_back_to_the_allocator),
         cmocka_unit_test(request_with_any_byte_altered_is_refused),
         cmocka_unit_test(request_cut_anywhere_or_lengthened_is_refused),
         cmocka_unit_test(request_replayed_to_another_address_is_refused),
