@@ -67,9 +67,9 @@ typedef struct linnet_product {
 /** Floats of scratch a thread needs for matrices of up to these columns. */
 size_t linnet_product_scratch(size_t columns_max);
 
-/** y[t][rows] (stride rows) = x[t][columns] (stride columns) W^T for n_tokens tokens. One token goes through the dot
- *  kernels; more through decoded tiles and gemm_nt, so that a lone token's bits may differ from those it gets beside
- *  others (within rounding). y is overwritten. columns >= 1. */
+/** y[t][rows] (stride rows) = x[t][columns] (stride columns) W^T for n_tokens tokens. Up to three tokens go
+ *  through the dot kernels, more through decoded tiles and gemm_nt: a token's bits may differ between the two (within
+ *  rounding), and depend on nothing else. y is overwritten. columns >= 1. */
 void linnet_product_forward(const linnet_product *product, const linnet_matrix *w, const float *x, size_t n_tokens, float *y);
 /** d_x[t][columns] += d_y[t][rows] W. Parallel over columns or tokens, so that sums have one order. */
 void linnet_product_backward(const linnet_product *product, const linnet_matrix *w, const float *d_y, size_t n_tokens, float *d_x);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The kernels on NEON: four lanes, on aarch64 and on ARMv7 with VFPv4 (Cortex-A7 and later), which brings the
- * fused multiply-add. Eight rows by three vectors of C take 24 of aarch64's 32 registers, six by two 12 of
- * ARMv7's 16. ARMv7's NEON knows neither subnormal numbers nor NaN payloads: halves are converted with
- * integers there, and a result of exp below 2^-126 is 0. */
+ * fused multiply-add. Six rows of C by three vectors take 18 of aarch64's 32 registers, by two 12 of ARMv7's
+ * 16; seven and more rows make compilers spill the values of A. ARMv7's NEON knows neither subnormal numbers
+ * nor NaN payloads: halves are converted with integers there, and a result of exp below 2^-126 is 0. */
 #include "kernels.h"
 
 #if defined(LINNET_SIMD) && defined(__ARM_NEON) && defined(__ARM_FEATURE_FMA)
@@ -10,11 +10,10 @@
 
 #define NAME "neon"
 #define LANES 4
+#define TILE_ROWS 6
 #if defined(__aarch64__)
-#define TILE_ROWS 8
 #define TILE_VECS 3
 #else
-#define TILE_ROWS 6
 #define TILE_VECS 2
 #endif
 

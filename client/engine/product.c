@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Threaded products with weights in the file's type. Many tokens: a tile of W (TILE_ROWS x TILE_COLUMNS
- * forward, turned backward) is decoded to float32 into the thread's scratch, stays in its cache, and serves
- * all tokens through a gemm; every weight is decoded once. One token: dot products straight from the file's
- * bytes. Threads share the outputs' columns out; the sum of an output runs in blocks of fixed size in a fixed
- * order, so that no partition shows. */
+/* Threaded products with weights in the file's type. Many tokens: a tile of W is decoded to float32 into the
+ * thread's scratch, small enough to stay in the first-level cache beside a panel of the gemm that applies it
+ * to all tokens; every weight is decoded once. A few tokens: dot products straight from the file's bytes.
+ * Threads share the outputs' columns out; the sum of an output runs in blocks of fixed size in a fixed order,
+ * so that no partition shows. */
 #include "kernels.h"
 
 enum {
-    TILE_ROWS = 96,             /* forward: rows of W in a tile; backward: columns */
-    TILE_DEPTH = 256,           /* terms of an output's sum in a tile */
-    GRAIN = 32,                 /* threads get whole multiples of this: a quantised block, a SIMD panel */
+    FORWARD_ROWS = 32,   /* of W in a tile: outputs */
+    FORWARD_DEPTH = 128, /* columns of W in a tile: terms of the outputs' sums */
+    BACKWARD_COLUMNS = 96,
+    BACKWARD_DEPTH = 128, /* rows of W in a tile */
+    DOT_TOKENS = 3, /* up to so many, decoding a row again for each is cheaper than turning it for the gemm */
+    GRAIN = 32,     /* threads get whole multiples of this: a quantised block, a SIMD panel */
     MIN_PARALLEL_WORK = 1 << 18 /* multiply-adds below which waking a thread costs more than it brings */
 };
 
@@ -20,8 +23,8 @@ static size_t smaller(size_t a, size_t b)
 
 size_t linnet_product_scratch(size_t columns_max)
 {
-    (void)columns_max; /* wide rows go piece by piece, and backward a tile is deep in rows */
-    return (size_t)TILE_ROWS * TILE_DEPTH;
+    (void)columns_max;                                /* wide rows go piece by piece */
+    return (size_t)BACKWARD_COLUMNS * BACKWARD_DEPTH; /* more than FORWARD_ROWS * FORWARD_DEPTH */
 }
 
 /* The pool, or NULL where the work is too little for it: 0 < a b c, which may be beyond SIZE_MAX. */
@@ -79,12 +82,14 @@ typedef struct product_work {
     float *out; /* y or d_x */
 } product_work;
 
-static void forward_one(void *context, size_t first, size_t last, unsigned thread)
+static void forward_few(void *context, size_t first, size_t last, unsigned thread)
 {
     const product_work *work = context;
+    const linnet_matrix *w = work->w;
     (void)thread;
     for (size_t row = first; row < last; row++)
-        work->out[row] = row_dot(work->product->kernels, work->w, row, work->in);
+        for (size_t t = 0; t < work->n_tokens; t++)
+            work->out[t * w->rows + row] = row_dot(work->product->kernels, w, row, work->in + t * w->columns);
 }
 
 static void forward_many(void *context, size_t first, size_t last, unsigned thread)
@@ -93,10 +98,10 @@ static void forward_many(void *context, size_t first, size_t last, unsigned thre
     const linnet_kernels *kernels = work->product->kernels;
     const linnet_matrix *w = work->w;
     float *tile = work->product->scratch + thread * work->product->scratch_stride;
-    for (size_t row = first; row < last; row += TILE_ROWS) {
-        size_t n_rows = smaller(TILE_ROWS, last - row);
-        for (size_t column = 0; column < w->columns; column += TILE_DEPTH) {
-            size_t depth = smaller(TILE_DEPTH, w->columns - column);
+    for (size_t row = first; row < last; row += FORWARD_ROWS) {
+        size_t n_rows = smaller(FORWARD_ROWS, last - row);
+        for (size_t column = 0; column < w->columns; column += FORWARD_DEPTH) {
+            size_t depth = smaller(FORWARD_DEPTH, w->columns - column);
             for (size_t i = 0; i < n_rows; i++)
                 decode_piece(kernels, w, row + i, column, depth, tile + i * depth);
             kernels->gemm_nt(work->n_tokens, n_rows, depth, 1.0f, work->in + column, w->columns, tile, depth,
@@ -111,21 +116,21 @@ void linnet_product_forward(const linnet_product *product, const linnet_matrix *
     product_work work = {product, w, x, n_tokens, y};
     if (n_tokens > 0)
         linnet_thread_pool_run(pool_for(product, w->rows, w->columns, n_tokens), w->rows, GRAIN,
-                               n_tokens == 1 ? forward_one : forward_many, &work);
+                               n_tokens <= DOT_TOKENS ? forward_few : forward_many, &work);
 }
 
-/* Columns [first, last) of d_x; first is a whole block. The sum over rows of W runs in blocks of TILE_DEPTH
- * rows. */
+/* Columns [first, last) of d_x; first is a whole block. The sum over rows of W runs in blocks of
+ * BACKWARD_DEPTH rows. */
 static void backward_columns(void *context, size_t first, size_t last, unsigned thread)
 {
     const product_work *work = context;
     const linnet_kernels *kernels = work->product->kernels;
     const linnet_matrix *w = work->w;
     float *tile = work->product->scratch + thread * work->product->scratch_stride;
-    for (size_t column = first; column < last; column += TILE_ROWS) {
-        size_t n_columns = smaller(TILE_ROWS, last - column);
-        for (size_t row = 0; row < w->rows; row += TILE_DEPTH) {
-            size_t depth = smaller(TILE_DEPTH, w->rows - row);
+    for (size_t column = first; column < last; column += BACKWARD_COLUMNS) {
+        size_t n_columns = smaller(BACKWARD_COLUMNS, last - column);
+        for (size_t row = 0; row < w->rows; row += BACKWARD_DEPTH) {
+            size_t depth = smaller(BACKWARD_DEPTH, w->rows - row);
             for (size_t i = 0; i < depth; i++)
                 decode_piece(kernels, w, row + i, column, n_columns, tile + i * n_columns);
             kernels->gemm_nn(work->n_tokens, n_columns, depth, 1.0f, work->in + row, w->rows, tile, n_columns,

@@ -118,7 +118,7 @@ static double sum_bound(size_t n, double magnitudes, double before)
 
 static const size_t shapes[][2] = {{1, 32},    {96, 64},   {64, 96},  {97, 288},
                                    {300, 544}, {544, 320}, {33, 1536}};
-static const size_t token_counts[] = {1, 2, 7, 33};
+static const size_t token_counts[] = {1, 3, 4, 33}; /* up to 3 go through the dots */
 
 static void every_type_decodes_by_rows(void **state)
 {
@@ -281,8 +281,8 @@ static void tokens_beside_a_token_do_not_change_it(void **state)
     assert_true(d_x && d_part);
     linnet_product_forward(&f->products[1], &w.matrix, x, TOKENS, y);
     linnet_product_backward(&f->products[1], &w.matrix, d_y, TOKENS, d_x);
-    for (size_t first = 0; first + 2 <= TOKENS; first += 5) {
-        size_t n = 2 + random_bits() % (TOKENS - first - 1);
+    for (size_t first = 0; first + 4 <= TOKENS; first += 5) {
+        size_t n = 4 + random_bits() % (TOKENS - first - 3);
         memset(d_part, 0, TOKENS * COLUMNS * sizeof(float));
         linnet_product_forward(&f->products[0], &w.matrix, x + first * COLUMNS, n, part);
         linnet_product_backward(&f->products[0], &w.matrix, d_y + first * ROWS, n, d_part);
@@ -296,6 +296,23 @@ static void tokens_beside_a_token_do_not_change_it(void **state)
     free(d_x);
     free(d_part);
     weights_release(&w);
+}
+
+static void up_to_three_tokens_have_the_bits_of_one(void **state)
+{
+    fixture *f = *state;
+    enum { ROWS = 50, COLUMNS = 96 };
+    for (size_t type = 0; type < ARRAY_LEN(types); type++) {
+        weights w = weights_create(type, ROWS, COLUMNS);
+        float *x = floats_create(3 * COLUMNS), y[3 * ROWS], alone[ROWS];
+        linnet_product_forward(&f->products[0], &w.matrix, x, 3, y);
+        for (size_t t = 0; t < 3; t++) {
+            linnet_product_forward(&f->products[0], &w.matrix, x + t * COLUMNS, 1, alone);
+            assert_memory_equal(alone, y + t * ROWS, sizeof(alone));
+        }
+        free(x);
+        weights_release(&w);
+    }
 }
 
 static void no_tokens_touch_nothing(void **state)
@@ -312,7 +329,7 @@ static void no_tokens_touch_nothing(void **state)
 static void rows_may_start_at_any_byte(void **state)
 {
     fixture *f = *state;
-    enum { ROWS = 40, COLUMNS = 64, TOKENS = 3 };
+    enum { ROWS = 40, COLUMNS = 64, TOKENS = 5 };
     for (size_t type = 0; type < ARRAY_LEN(types); type++) {
         weights w = weights_create(type, ROWS, COLUMNS);
         size_t n_bytes = ROWS * w.matrix.row_bytes;
@@ -320,7 +337,7 @@ static void rows_may_start_at_any_byte(void **state)
         float *x = floats_create(TOKENS * COLUMNS), y[TOKENS * ROWS], y_moved[TOKENS * ROWS];
         assert_non_null(moved);
         memcpy(moved + 1, w.bytes, n_bytes);
-        for (size_t n_tokens = 1; n_tokens <= TOKENS; n_tokens += 2) {
+        for (size_t n_tokens = 1; n_tokens <= TOKENS; n_tokens += TOKENS - 1) {
             w.matrix.bytes = w.bytes;
             linnet_product_forward(&f->products[0], &w.matrix, x, n_tokens, y);
             w.matrix.bytes = moved + 1;
@@ -346,6 +363,8 @@ int main(void)
                                         fixture_destroy),
         cmocka_unit_test_setup_teardown(threads_do_not_change_a_bit_of_gemm, fixture_create, fixture_destroy),
         cmocka_unit_test_setup_teardown(tokens_beside_a_token_do_not_change_it, fixture_create,
+                                        fixture_destroy),
+        cmocka_unit_test_setup_teardown(up_to_three_tokens_have_the_bits_of_one, fixture_create,
                                         fixture_destroy),
         cmocka_unit_test_setup_teardown(no_tokens_touch_nothing, fixture_create, fixture_destroy),
         cmocka_unit_test_setup_teardown(rows_may_start_at_any_byte, fixture_create, fixture_destroy),
