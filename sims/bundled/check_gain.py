@@ -131,7 +131,7 @@ def main():
     parser.add_argument("--notes", type=pathlib.Path, default=HERE, help="folder of notes-train.jsonl and notes-test.jsonl")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--rate", type=float, default=1e-2)
+    parser.add_argument("--rate", type=float, default=3e-2)
     parser.add_argument("--central-rate", type=float, default=5e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--base-only", action="store_true", help="base loss and samples, no training")
@@ -150,7 +150,7 @@ def main():
         return total / count
 
     def show(adapter=None):
-        for prompt in ("Morning", "Evening", "Noon", "Took the"):
+        for prompt in ("Evening", "Morning", "Pulse", "Lantern walk"):
             ids = tokenizer.encode(prompt)
             print("   ", tokenizer.decode(ids + generate(weights, config, [BOS] + ids, adapter)))
 

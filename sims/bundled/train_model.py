@@ -35,7 +35,7 @@ def batches(tokenizer, notes, rng, batch, dropout):
     while True:
         rng.shuffle(notes)
         for start in range(0, len(notes) - 16 * batch + 1, 16 * batch):
-            pool = tokenizer.encode(notes[start:start + 16 * batch], enable_sampling=True, alpha=dropout, nbest_size=-1)
+            pool = tokenizer.encode(notes[start:start + 16 * batch], enable_sampling=True, alpha=dropout, nbest_size=-1, num_threads=1)
             pool = sorted(([BOS] + ids + [EOS] for ids in pool), key=len)
             groups = [pool[i:i + batch] for i in range(0, len(pool), batch)]
             rng.shuffle(groups)
@@ -44,6 +44,7 @@ def batches(tokenizer, notes, rng, batch, dropout):
 
 def train(tokenizer, notes, held_out, args):
     torch.manual_seed(args.seed)
+    sentencepiece.set_random_generator_seed(args.seed)  # of BPE dropout
     weights = {name: w.requires_grad_() for name, w in init_weights(CONFIG).items()}
     matrices = [w for w in weights.values() if w.dim() == 2]
     norms = [w for w in weights.values() if w.dim() == 1]
@@ -123,7 +124,7 @@ def main():
     parser.add_argument("--corpus", type=pathlib.Path, required=True, help="base notes, one a line")
     parser.add_argument("--work", type=pathlib.Path, required=True, help="folder for the tokenizer's files")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="the GGUF to write")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--dropout", type=float, default=0.05, help="share of BPE merges left out while training")
