@@ -31,6 +31,17 @@ struct linnet_kv {
 linnet_status linnet_kv_open_lmdb(const char *state_directory, bool create, linnet_kv *ret_kv, linnet_error *err) LINNET_NODISCARD;
 linnet_status linnet_kv_open_memory(linnet_kv *ret_kv, linnet_error *err) LINNET_NODISCARD;
 
+/** What left the device, one entry for every upload that was begun, accepted or not; kept for good. */
+typedef struct linnet_ledger_entry {
+    uint64_t round, version, n_bytes;
+    uint32_t sample_weight;
+    linnet_hash chain, release, echo; /* A, V and the hash of the packed vectors */
+    bool is_accepted;
+    uint8_t receipt[LINNET_SIGNED_RECEIPT_BYTES]; /* where accepted */
+} linnet_ledger_entry;
+/** Entry index, from 0. NOT_FOUND past the end. */
+linnet_status linnet_device_ledger(linnet_kv *kv, uint64_t index, linnet_ledger_entry *ret_entry, linnet_error *err) LINNET_NODISCARD;
+
 /* ---- content-addressed objects (plans, packed adapters): files on a device, one shared cache in a simulator ---- */
 typedef struct linnet_object_cache linnet_object_cache;
 struct linnet_object_cache {
@@ -53,6 +64,7 @@ typedef struct linnet_policy {
 } linnet_policy;
 linnet_policy linnet_policy_default(void);
 /** INI file, section [policy]; an unknown key is an error. */
+linnet_status linnet_policy_parse(const char *file, const char *text, size_t n_bytes, linnet_policy *ret_policy, linnet_error *err) LINNET_NODISCARD;
 linnet_status linnet_policy_load(const char *path, linnet_policy *ret_policy, linnet_error *err) LINNET_NODISCARD;
 
 /* ---- the agent ---- */
@@ -124,8 +136,9 @@ void linnet_device_status(const linnet_device *device, linnet_device_report *ret
 linnet_status linnet_device_status_of(linnet_kv *kv, linnet_device_report *ret_report, linnet_error *err) LINNET_NODISCARD;
 /** Go back to the adapter before the installed one. NOT_FOUND where there is none. */
 linnet_status linnet_device_roll_back(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
-/** The installed adapter; NULL before the first. Borrowed until the next call that changes the device. */
-const linnet_adapter *linnet_device_adapter(const linnet_device *device);
+/** The installed adapter, loaded when first asked for; NULL before the first. Borrowed until the next call that changes
+ *  the device. */
+const linnet_adapter *linnet_device_adapter(linnet_device *device);
 
 /* ---- libcurl as linnet_http_fn ---- */
 typedef struct linnet_http_client linnet_http_client;

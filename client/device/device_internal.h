@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LINNET_DEVICE_INTERNAL_H
+#define LINNET_DEVICE_INTERNAL_H
+
+/* What the parts of the agent share. device.c decides what comes next; device_state.c owns the durable
+ * records; device_exchange.c speaks to the coordinator; device_release.c, device_train.c and device_round.c
+ * are the three things a device does. */
+
+#include "linnet/channel.h"
+#include "linnet/device.h"
+#include "linnet/limits.h"
+
+/* Names of the values in the store. */
+#define KV_IDENTITY "identity"
+#define KV_CHANNEL_KEY "channel_key"
+#define KV_REVOCATION "revocation"
+#define KV_RELEASE "release" /* Signed */
+#define KV_RECORD "record"
+#define KV_CHECKPOINT "checkpoint" /* of the training in progress */
+#define KV_DELTA "delta"           /* floats of the active factors, in the order of the vectors */
+#define KV_UPLOAD "upload"         /* Signed upload header, n_header u32 in front, then the packed vectors */
+#define KV_LEDGER "ledger.%08llu"  /* one per contribution that may have left the device */
+#define KV_PART "part.%05llu"      /* parts of the object that is being fetched */
+
+/* ---- who the device is and whom it trusts ---- */
+typedef struct identity_record {
+    uint8_t seed[LINNET_SEED_BYTES];
+    linnet_public_key coordinator, authority; /* pinned */
+    uint8_t task[16];
+    uint32_t device_class;
+    linnet_enrol_token token; /* wiped once enrolled */
+    uint64_t enrolled_s;
+    bool operator_is_authority, is_enrolled;
+    char url[256];
+    uint8_t certificate[LINNET_SIGNED_CERTIFICATE_BYTES];
+} identity_record;
+
+typedef enum delta_state {
+    DELTA_NONE,
+    DELTA_TRAINING, /* train_seed is fixed; a checkpoint may be there */
+    DELTA_READY,    /* fresh: it may enter one upload */
+    DELTA_SPENT,    /* committed to an upload; it never enters another */
+} delta_state;
+
+/* ---- everything else that must survive a restart and is small ---- */
+typedef struct device_record {
+    bool has_release;
+    uint64_t version; /* newest release seen */
+    linnet_hash release;
+    delta_state delta;
+    uint64_t attempt, train_seed; /* trainings begun for this version; seed of the one in progress */
+    uint64_t counted_tokens;      /* of the training set: the weight follows */
+    uint64_t last_round;
+    linnet_hash chain; /* A of the upload in progress */
+    uint64_t n_ledger, n_contributions, bytes_up, bytes_down;
+    uint64_t revocation_number, channel_number;
+    bool is_evaluated; /* the release was, or needs not be, measured on the held-out records */
+    bool has_release_loss;
+    double release_loss;
+    bool is_contributed; /* a delta of this version was accepted */
+    int64_t contributed_ms;
+    bool is_revoked;
+    linnet_hash installed, previous; /* zero: none */
+    uint64_t installed_version, previous_version;
+    bool has_held_out_loss;
+    double held_out_loss; /* of the installed adapter */
+    uint64_t held_out_tokens;
+    uint64_t n_parts; /* of the object being fetched */
+    linnet_hash part_object;
+} device_record;
+
+struct linnet_device {
+    linnet_device_config config;
+    identity_record identity_record;
+    linnet_identity *identity;
+    device_record record;
+    uint8_t channel_key[LINNET_SIGNED_CHANNEL_KEY_BYTES];
+    bool has_channel_key, needs_hello;
+    uint64_t channel_not_after;
+    int64_t hello_again_ms; /* an expired key asks for HELLO, but not in every poll: the clock may be wrong */
+    linnet_rng rng;         /* jitter only */
+
+    linnet_release release; /* the newest one, parsed; valid with record.has_release */
+    linnet_plan plan;
+    bool has_plan;             /* of this release, checked */
+    bool has_adapter;          /* of this release, in the cache and checked */
+    bool release_is_bad;       /* a check failed: wait for another one */
+    linnet_layout *layout;     /* made when needed; NULL while the device sleeps */
+    linnet_adapter *installed; /* loaded when asked for */
+
+    linnet_buffer part_bytes; /* of the object being fetched */
+    bool parts_loaded;
+
+    linnet_arena *arena; /* of the training in progress, borrowed */
+    linnet_trainer *trainer;
+    linnet_token_set *set;
+    linnet_adapter *trained;
+    linnet_train_step last_step;
+    bool has_step, cannot_train, must_check_in;
+
+    linnet_buffer upload; /* value of KV_UPLOAD while an upload is under way */
+    size_t n_upload_header;
+    uint64_t upload_offset;
+    bool has_upload_offset;
+
+    int64_t now_ms, wake_ms;
+    uint32_t n_failures;
+    char note[200];
+};
+
+/* ---- device_state.c ---- */
+linnet_status device_identity_load(linnet_kv *kv, identity_record *ret_identity,
+                                   linnet_error *err) LINNET_NODISCARD;
+linnet_status device_identity_pack(const identity_record *identity, linnet_buffer *bytes,
+                                   linnet_error *err) LINNET_NODISCARD;
+linnet_status device_record_load(linnet_kv *kv, device_record *ret_record,
+                                 linnet_error *err) LINNET_NODISCARD;
+/** Commit the record as device->record is replaced by `next`, together with other items, in one durable
+ * commit. */
+linnet_status device_commit(linnet_device *device, const device_record *next, const linnet_kv_item *items,
+                            size_t n_items, linnet_error *err) LINNET_NODISCARD;
+#define DEVICE_COMMIT_ITEMS_MAX 8
+linnet_status device_ledger_pack(const linnet_ledger_entry *entry, linnet_buffer *bytes,
+                                 linnet_error *err) LINNET_NODISCARD;
+
+/* ---- device_exchange.c ---- */
+void device_note(linnet_device *device, const char *format, ...) LINNET_PRINTF(2, 3);
+/** wake_ms = now + delay_ms + up to a quarter of it, and forget past failures. */
+void device_wait(linnet_device *device, uint64_t delay_ms);
+/** wake_ms by exponential back-off with full jitter, not before retry_after_ms. */
+void device_back_off(linnet_device *device, uint64_t retry_after_ms);
+linnet_status device_exchange_hello(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
+/** Seal, carry, open. *ret_is_answered false: no usable answer came, and the next poll is scheduled already.
+ * storage is what the answer borrows from. */
+linnet_status device_exchange_sealed(linnet_device *device, const char *path, const linnet_frame *frame,
+                                     linnet_buffer *storage, linnet_answer *ret_answer, bool *ret_is_answered,
+                                     linnet_error *err) LINNET_NODISCARD;
+/** What one request needs; enrolment has it before there is a device. */
+typedef struct request_route {
+    const linnet_identity *identity;
+    const uint8_t *channel_key;
+    linnet_http_fn *http;
+    void *http_context;
+    const char *path;
+} request_route;
+typedef struct request_result {
+    linnet_answer answer; /* borrows from storage */
+    int http_status;      /* 0: no answer came */
+    uint32_t retry_after_s;
+    size_t n_sent, n_received;
+} request_result;
+/** AGAIN where no usable answer came (network, HTTP status, not sealed for us); other errors are local. */
+linnet_status device_request(const request_route *route, const linnet_frame *frame, linnet_buffer *storage,
+                             request_result *ret_result, linnet_error *err) LINNET_NODISCARD;
+/** GET HELLO, unpack, check against the pins (task only where has_task), open its channel key and list. AGAIN
+ * as above. */
+typedef struct hello_result {
+    linnet_hello hello; /* borrows from storage */
+    linnet_channel_key key;
+    linnet_revocation revocation; /* zero where there is none */
+    int http_status;
+    uint32_t retry_after_s;
+    size_t n_received;
+} hello_result;
+linnet_status device_hello(linnet_http_fn *http, void *http_context, const identity_record *pins,
+                           bool has_task, linnet_buffer *storage, hello_result *ret_result,
+                           linnet_error *err) LINNET_NODISCARD;
+/** Keep a newer channel key and a newer revocation list; the device may find itself revoked. */
+linnet_status device_take_lists(linnet_device *device, const uint8_t *channel_key, size_t n_channel_key,
+                                const uint8_t *revocation, size_t n_revocation,
+                                linnet_error *err) LINNET_NODISCARD;
+
+/* ---- download.c ---- */
+/** One GET for the next part of an object; puts the whole into the cache when its hash agrees. */
+linnet_status device_download(linnet_device *device, const linnet_hash *hash, linnet_label label,
+                              size_t n_max, linnet_error *err) LINNET_NODISCARD;
+
+/* ---- device_release.c ---- */
+/** A Signed release from an answer: verify, compare with what is known, commit if new. A release that must
+ * not be accepted is noted, not an error. */
+linnet_status device_take_release(linnet_device *device, const uint8_t *bytes, size_t n_bytes,
+                                  linnet_error *err) LINNET_NODISCARD;
+/** Load what the cache holds of the current release and check it. */
+linnet_status device_load_objects(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
+/** Fetch the next part of what is missing. */
+linnet_status device_fetch(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
+linnet_status device_layout(linnet_device *device, const linnet_layout **ret_layout,
+                            linnet_error *err) LINNET_NODISCARD;
+/** An adapter object from the cache, verified; NOT_FOUND where it is not there. Owned. */
+linnet_status device_adapter_load(linnet_device *device, const linnet_hash *hash,
+                                  linnet_adapter **ret_adapter, linnet_error *err) LINNET_NODISCARD;
+bool device_release_is_ready(const linnet_device *device);
+
+/* ---- device_train.c ---- */
+void device_training_release(linnet_device *device);
+
+/* ---- device_round.c ---- */
+/** A Signed announcement for the fresh delta: check, encode, commit. What must not be joined is noted. */
+linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_bytes,
+                          linnet_error *err) LINNET_NODISCARD;
+/** Is this a valid announcement of a later round for the release that was already contributed to? */
+bool device_announces_again(const linnet_device *device, const uint8_t *bytes, size_t n_bytes);
+linnet_status device_upload(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
+
+#endif

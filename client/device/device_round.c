@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* One round: check the announcement, encode the fresh delta once, commit, upload, keep the receipt
+ * (SECURE-AGGREGATION 2.4 and 2.7, profile plain). The commit makes the delta spent, fixes the round number
+ * and stores the packed bytes before the first of them leaves, so that every retry sends the same ones and no
+ * delta ever enters a second upload, whatever the coordinator says about the round. */
+
+#include "device_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- the announcement ---- */
+
+static linnet_status open_announcement(const linnet_device *device, const uint8_t *bytes, size_t n_bytes,
+                                       linnet_announcement *ret_announcement, linnet_hash *ret_chain,
+                                       linnet_error *err)
+{
+    linnet_signed sealed;
+    linnet_status status = linnet_signed_open(bytes, n_bytes, &sealed, err);
+    if (status != LINNET_OK)
+        return status;
+    linnet_hash chain = linnet_hash_of(LINNET_LABEL_ANNOUNCE, sealed.body, sealed.n_body);
+    if (linnet_verify_hash(&device->identity_record.coordinator, &chain, &sealed.signature) != LINNET_OK)
+        return linnet_fail(err, LINNET_ERR_CRYPTO,
+                           "the announcement is not signed by the pinned coordinator");
+    status = linnet_announcement_unpack(sealed.body, sealed.n_body, ret_announcement, err);
+    if (status == LINNET_OK)
+        *ret_chain = chain;
+    return status;
+}
+
+static bool is_same_spec(const linnet_ring_spec *a, const linnet_ring_spec *b)
+{
+    return a->vector_id == b->vector_id && a->length == b->length && a->bits == b->bits &&
+           a->clamp == b->clamp && a->exponent == b->exponent && a->weight_max == b->weight_max;
+}
+
+/* The encoding is computed here from plan, model and version; the announcement must say the same, and the
+ * whole cohort must fit the ring. */
+static const char *vectors_refusal(const linnet_announcement *a, const linnet_ring_spec *specs,
+                                   size_t n_specs)
+{
+    if (a->n_vectors != n_specs)
+        return "the announced vectors are not those of the plan";
+    for (size_t i = 0; i < n_specs; i++) {
+        if (!is_same_spec(&a->vectors[i], &specs[i]))
+            return "the announced encoding is not that of the plan";
+        if (linnet_ring_check(&specs[i], a->n_max, NULL) != LINNET_OK)
+            return "the announced cohort could wrap the ring";
+    }
+    return NULL;
+}
+
+static uint64_t packed_bytes(const linnet_ring_spec *specs, size_t n_specs)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < n_specs; i++)
+        n += linnet_ring_bytes(&specs[i]);
+    return n;
+}
+
+/* NULL, or why this round is not joined. */
+static const char *announcement_refusal(const linnet_device *device, const linnet_announcement *a,
+                                        const linnet_ring_spec *specs, size_t n_specs)
+{
+    const linnet_policy *policy = &device->config.policy;
+    if (memcmp(a->coordinator.bytes, device->identity_record.coordinator.bytes, LINNET_PUBLIC_KEY_BYTES) !=
+            0 ||
+        memcmp(a->task, device->identity_record.task, sizeof(a->task)) != 0)
+        return "the announcement is of another coordinator or task";
+    if (a->round <= device->record.last_round)
+        return "the announced round is not later than the last one joined";
+    if (!linnet_hash_equal(&a->release, &device->record.release))
+        return "the announced round is for another release than the delta";
+    if (a->profile != (uint32_t)device->plan.profile)
+        return "the announced profile is not that of the plan";
+    if (a->profile == LINNET_PROFILE_PLAIN && !policy->allow_plain)
+        return "policy: profile plain is not allowed (allow_plain = off)";
+    if (a->revocation_number < device->record.revocation_number)
+        return "the announcement's revocation list goes back";
+    if (a->n_min < policy->cohort_min)
+        return "policy: the announced cohort is smaller than cohort_min";
+    if (packed_bytes(specs, n_specs) > policy->upload_bytes_max)
+        return "policy: the contribution is larger than upload_bytes_max";
+    return vectors_refusal(a, specs, n_specs);
+}
+
+bool device_announces_again(const linnet_device *device, const uint8_t *bytes, size_t n_bytes)
+{
+    linnet_announcement a;
+    linnet_hash chain;
+    return open_announcement(device, bytes, n_bytes, &a, &chain, NULL) == LINNET_OK &&
+           a.round > device->record.last_round &&
+           memcmp(a.task, device->identity_record.task, sizeof(a.task)) == 0 &&
+           linnet_hash_equal(&a.release, &device->record.release);
+}
+
+/* ---- encoding ---- */
+
+static void system_random(void *context, void *bytes, size_t n_bytes)
+{
+    (void)context;
+    linnet_random_bytes(bytes, n_bytes);
+}
+
+static void seeded_random(void *context, void *bytes, size_t n_bytes)
+{
+    uint8_t *p = bytes;
+    for (size_t i = 0; i < n_bytes; i += 8) {
+        uint8_t word[8];
+        linnet_store_le64(word, linnet_rng_next(context));
+        memcpy(p + i, word, n_bytes - i < 8 ? n_bytes - i : 8);
+    }
+}
+
+/* Participants, weight, weighted held-out loss of the release, weight of the losses. Profiles with
+ * differential privacy must send the first one only (SECURE-AGGREGATION 2.7). */
+static linnet_status encode_lanes(const linnet_device *device, const linnet_ring_spec *spec, uint32_t weight,
+                                  uint8_t *packed, linnet_error *err)
+{
+    const device_record *r = &device->record;
+    int64_t lanes[LINNET_LANES] = {[LINNET_LANE_PARTICIPANTS] = 1, [LINNET_LANE_WEIGHT] = weight};
+    if (r->has_release_loss && isfinite(r->release_loss)) {
+        double loss = fmin(fmax(r->release_loss, 0), LINNET_LANE_LOSS_MAX);
+        lanes[LINNET_LANE_LOSS] = (int64_t)weight * llround(LINNET_LANE_LOSS_SCALE * loss);
+        lanes[LINNET_LANE_LOSS_WEIGHT] = weight;
+    }
+    return linnet_ring_encode_integers(spec, lanes, packed, err);
+}
+
+static linnet_status encode_factor(const linnet_device *device, const linnet_ring_spec *spec,
+                                   const uint8_t *floats, uint32_t weight, linnet_rng *rng, uint8_t *packed,
+                                   linnet_error *err)
+{
+    float *values = calloc((size_t)spec->length + 1, sizeof(*values));
+    if (!values)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "vector of %llu values", (unsigned long long)spec->length);
+    for (size_t i = 0; i < spec->length; i++)
+        values[i] = linnet_load_f32(floats + i * sizeof(float));
+    linnet_status status =
+        linnet_ring_encode(spec, values, weight, device->config.has_seed ? seeded_random : system_random, rng,
+                           packed, NULL, err);
+    free(values);
+    return status;
+}
+
+/* All vectors behind each other, appended to packed. */
+static linnet_status encode(const linnet_device *device, const linnet_ring_spec *specs, size_t n_specs,
+                            uint64_t round, uint32_t weight, linnet_buffer *packed, linnet_error *err)
+{
+    linnet_buffer delta = {0};
+    linnet_kv *kv = device->config.kv;
+    linnet_rng rng;
+    size_t at = 0;
+    linnet_rng_init(&rng, device->record.train_seed, round);
+    linnet_status status = kv->get(kv->context, KV_DELTA, &delta, err);
+    for (size_t i = 0; i < n_specs && status == LINNET_OK; i++) {
+        size_t n = linnet_ring_bytes(&specs[i]), n_floats = (size_t)specs[i].length * sizeof(float);
+        if (!linnet_buffer_reserve(packed, n)) {
+            status = linnet_fail(err, LINNET_ERR_NOMEM, "vector of %zu bytes", n);
+        } else if (specs[i].vector_id == 1) {
+            status = encode_lanes(device, &specs[i], weight, packed->bytes + packed->n_bytes, err);
+        } else if (delta.n_bytes - at < n_floats) {
+            status = linnet_fail(err, LINNET_ERR_FORMAT, "the stored delta is too short");
+        } else {
+            status = encode_factor(device, &specs[i], delta.bytes + at, weight, &rng,
+                                   packed->bytes + packed->n_bytes, err);
+            at += n_floats;
+        }
+        packed->n_bytes += status == LINNET_OK ? n : 0;
+    }
+    linnet_buffer_release(&delta);
+    return status;
+}
+
+/* ---- joining: one commit ---- */
+
+static linnet_status sign_header(const linnet_device *device, const linnet_hash *chain,
+                                 const linnet_ring_spec *specs, size_t n_specs, const linnet_buffer *packed,
+                                 linnet_hash *ret_echo, linnet_buffer *ret_signed, linnet_error *err)
+{
+    linnet_buffer body = {0};
+    linnet_upload_header header = {
+        .chain = *chain, .n_vectors = (uint32_t)n_specs, .n_bytes = packed->n_bytes};
+    header.device_id = linnet_device_id_of(linnet_identity_public_key(device->identity));
+    header.echo = linnet_hash_of(LINNET_LABEL_VECTOR, packed->bytes, packed->n_bytes);
+    for (size_t i = 0; i < n_specs; i++)
+        header.lengths[i] = specs[i].length;
+    linnet_status status = linnet_upload_header_pack(&header, &body, err);
+    if (status == LINNET_OK) {
+        linnet_signature signature =
+            linnet_sign(device->identity, LINNET_LABEL_MASKED, body.bytes, body.n_bytes);
+        status = linnet_signed_pack(body.bytes, body.n_bytes, &signature, ret_signed, err);
+    }
+    *ret_echo = header.echo;
+    linnet_buffer_release(&body);
+    return status;
+}
+
+static linnet_status commit_join(linnet_device *device, const linnet_announcement *a,
+                                 const linnet_hash *chain, const linnet_hash *echo, uint32_t weight,
+                                 const linnet_buffer *header, linnet_buffer *packed, linnet_error *err)
+{
+    char ledger_name[40];
+    linnet_buffer upload = {0}, ledger = {0};
+    device_record next = device->record;
+    const linnet_ledger_entry entry = {.round = a->round,
+                                       .version = next.version,
+                                       .n_bytes = packed->n_bytes,
+                                       .sample_weight = weight,
+                                       .chain = *chain,
+                                       .release = next.release,
+                                       .echo = *echo};
+    snprintf(ledger_name, sizeof(ledger_name), KV_LEDGER, (unsigned long long)next.n_ledger);
+    linnet_status status = device_ledger_pack(&entry, &ledger, err);
+    linnet_buffer_append_le32(&upload, (uint32_t)header->n_bytes);
+    linnet_buffer_append(&upload, header->bytes, header->n_bytes);
+    linnet_buffer_append(&upload, packed->bytes, packed->n_bytes);
+    if (status == LINNET_OK && upload.failed)
+        status = linnet_fail(err, LINNET_ERR_NOMEM, "upload of %zu bytes", packed->n_bytes);
+    if (status == LINNET_OK) {
+        next.last_round = a->round;
+        next.chain = *chain;
+        next.delta = DELTA_SPENT;
+        next.n_ledger++;
+        const linnet_kv_item items[] = {{KV_UPLOAD, upload.bytes, upload.n_bytes},
+                                        {ledger_name, ledger.bytes, ledger.n_bytes},
+                                        {KV_DELTA, NULL, 0}};
+        status = device_commit(device, &next, items, ARRAY_LEN(items), err);
+    }
+    linnet_buffer_release(&ledger);
+    if (status != LINNET_OK) {
+        linnet_buffer_release(&upload);
+        return status;
+    }
+    linnet_buffer_release(&device->upload);
+    device->upload = upload; /* moves */
+    device->n_upload_header = header->n_bytes;
+    device->upload_offset = 0;
+    device->has_upload_offset = true;
+    device->wake_ms = device->now_ms;
+    return LINNET_OK;
+}
+
+linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_bytes, linnet_error *err)
+{
+    linnet_announcement a;
+    linnet_hash chain, echo;
+    linnet_error why = {0};
+    linnet_ring_spec specs[LINNET_VECTORS_MAX];
+    size_t n_specs = 0;
+    const linnet_layout *layout = NULL;
+    linnet_buffer packed = {0}, header = {0};
+    linnet_status status = open_announcement(device, bytes, n_bytes, &a, &chain, &why);
+    if (status == LINNET_OK)
+        status = device_layout(device, &layout, &why);
+    if (status == LINNET_OK)
+        status = linnet_plan_vectors(&device->plan, layout, device->record.version, specs, &n_specs, &why);
+    const char *refusal =
+        status == LINNET_OK ? announcement_refusal(device, &a, specs, n_specs) : why.message;
+    if (refusal) {
+        device_note(device, "%.190s", refusal);
+        return status == LINNET_ERR_NOMEM ? linnet_fail(err, status, "%s", why.message) : LINNET_OK;
+    }
+    uint32_t weight = linnet_plan_weight(&device->plan, device->record.counted_tokens);
+    status = encode(device, specs, n_specs, a.round, weight, &packed, err);
+    if (status == LINNET_OK)
+        status = sign_header(device, &chain, specs, n_specs, &packed, &echo, &header, err);
+    if (status == LINNET_OK)
+        status = commit_join(device, &a, &chain, &echo, weight, &header, &packed, err);
+    linnet_buffer_release(&packed);
+    linnet_buffer_release(&header);
+    return status;
+}
+
+/* ---- the upload ---- */
+
+static linnet_status load_upload(linnet_device *device, linnet_error *err)
+{
+    linnet_kv *kv = device->config.kv;
+    if (device->upload.n_bytes > 0)
+        return LINNET_OK;
+    linnet_status status = kv->get(kv->context, KV_UPLOAD, &device->upload, err);
+    if (status != LINNET_OK)
+        return status;
+    size_t n_header = device->upload.n_bytes < 4 ? SIZE_MAX : linnet_load_le32(device->upload.bytes);
+    if (n_header > device->upload.n_bytes - 4)
+        return linnet_fail(err, LINNET_ERR_FORMAT, "state record '" KV_UPLOAD "' is damaged");
+    device->n_upload_header = n_header;
+    device->has_upload_offset = false; /* the coordinator knows how far it got */
+    return LINNET_OK;
+}
+
+static void release_upload(linnet_device *device)
+{
+    linnet_buffer_release(&device->upload);
+    device->n_upload_header = 0;
+    device->upload_offset = 0;
+    device->has_upload_offset = false;
+}
+
+/* The round is over for this device. The delta is spent whatever became of it; a later round gets a new
+ * training. */
+static linnet_status end_upload(linnet_device *device, const uint8_t *receipt, linnet_error *err)
+{
+    char ledger_name[40];
+    linnet_buffer ledger = {0};
+    linnet_ledger_entry entry = {0};
+    device_record next = device->record;
+    snprintf(ledger_name, sizeof(ledger_name), KV_LEDGER, (unsigned long long)(next.n_ledger - 1));
+    linnet_status status = linnet_device_ledger(device->config.kv, next.n_ledger - 1, &entry, err);
+    if (status != LINNET_OK)
+        return status;
+    next.delta = DELTA_NONE;
+    if (receipt) {
+        entry.is_accepted = true;
+        memcpy(entry.receipt, receipt, sizeof(entry.receipt));
+        next.n_contributions++;
+        /* The release may have moved on while the upload was under way. */
+        next.is_contributed = linnet_hash_equal(&entry.release, &next.release);
+        next.contributed_ms = device->now_ms;
+    }
+    status = device_ledger_pack(&entry, &ledger, err);
+    if (status == LINNET_OK) {
+        const linnet_kv_item items[] = {{KV_UPLOAD, NULL, 0}, {ledger_name, ledger.bytes, ledger.n_bytes}};
+        status = device_commit(device, &next, items, ARRAY_LEN(items), err);
+    }
+    linnet_buffer_release(&ledger);
+    if (status != LINNET_OK)
+        return status;
+    release_upload(device);
+    device->must_check_in = true;
+    return LINNET_OK;
+}
+
+/* A receipt counts only if the coordinator signed it for this round, this device and these bytes. */
+static bool receipt_is_ours(const linnet_device *device, const linnet_answer *answer)
+{
+    linnet_receipt receipt;
+    linnet_ledger_entry entry;
+    linnet_device_id self = linnet_device_id_of(linnet_identity_public_key(device->identity));
+    return answer->n_receipt > 0 &&
+           linnet_receipt_open(answer->receipt, answer->n_receipt, &device->identity_record.coordinator,
+                               &receipt) == LINNET_OK &&
+           linnet_device_ledger(device->config.kv, device->record.n_ledger - 1, &entry, NULL) == LINNET_OK &&
+           linnet_hash_equal(&receipt.chain, &device->record.chain) &&
+           linnet_hash_equal(&receipt.echo, &entry.echo) &&
+           memcmp(receipt.device_id.bytes, self.bytes, sizeof(self.bytes)) == 0;
+}
+
+/* Where to go on: never past the end, and not to the same place again and again without a pause. */
+static void follow_offset(linnet_device *device, const linnet_answer *answer, uint64_t n_packed)
+{
+    bool advances = !device->has_upload_offset || answer->next_offset > device->upload_offset;
+    if (answer->next_offset > n_packed || (answer->next_offset == n_packed && answer->n_receipt == 0)) {
+        device->has_upload_offset = false;
+        device_back_off(device, answer->retry_after_ms);
+        return;
+    }
+    device->upload_offset = answer->next_offset;
+    device->has_upload_offset = true;
+    if (!advances) {
+        device_back_off(device, answer->retry_after_ms);
+        return;
+    }
+    device->n_failures = 0;
+    device->wake_ms = device->now_ms + (int64_t)answer->retry_after_ms;
+}
+
+static linnet_status take_upload_answer(linnet_device *device, const linnet_answer *answer, uint64_t n_packed,
+                                        linnet_error *err)
+{
+    switch ((linnet_answer_code)answer->code) {
+    case LINNET_ANSWER_OK:
+        if (receipt_is_ours(device, answer)) {
+            device->note[0] = '\0';
+            device_wait(device, answer->retry_after_ms);
+            return end_upload(device, answer->receipt, err);
+        }
+        follow_offset(device, answer, n_packed);
+        return LINNET_OK;
+    case LINNET_ANSWER_GONE:
+    case LINNET_ANSWER_REFUSED:
+    case LINNET_ANSWER_CONFLICT:
+    case LINNET_ANSWER_REVOKED:
+        device_note(device, "the contribution to round %llu was not taken: %.120s",
+                    (unsigned long long)device->record.last_round, answer->message);
+        device_wait(device, answer->retry_after_ms);
+        return end_upload(device, NULL, err);
+    case LINNET_ANSWER_WAIT:
+    case LINNET_ANSWER_NO_SPACE:
+        device_note(device, "the coordinator asks to wait: %.150s", answer->message);
+        device->has_upload_offset = false;
+        device_back_off(device, answer->retry_after_ms);
+        return LINNET_OK;
+    }
+    return LINNET_OK;
+}
+
+linnet_status device_upload(linnet_device *device, linnet_error *err)
+{
+    linnet_buffer message = {0}, storage = {0};
+    linnet_answer answer = {0};
+    bool is_answered = false;
+    linnet_status status = load_upload(device, err);
+    if (status != LINNET_OK)
+        return status;
+    const uint8_t *packed = device->upload.bytes + 4 + device->n_upload_header;
+    size_t n_packed = device->upload.n_bytes - 4 - device->n_upload_header;
+    size_t offset = device->has_upload_offset ? (size_t)device->upload_offset : 0;
+    size_t n = device->has_upload_offset ? n_packed - offset : 0; /* nothing: ask where to go on */
+    if (n > LINNET_UPLOAD_CHUNK_BYTES)
+        n = LINNET_UPLOAD_CHUNK_BYTES;
+    const linnet_upload upload = {
+        .header = device->upload.bytes + 4, .n_header = device->n_upload_header, .offset = offset};
+    status = linnet_upload_pack(&upload, &message, err);
+    if (status == LINNET_OK) {
+        const linnet_frame frame = {
+            .header = message.bytes, .n_header = message.n_bytes, .raw = packed + offset, .n_raw = n};
+        status =
+            device_exchange_sealed(device, LINNET_PATH_UPLOAD, &frame, &storage, &answer, &is_answered, err);
+    }
+    if (status == LINNET_OK && !is_answered)
+        device->has_upload_offset = false; /* a part may have arrived */
+    if (status == LINNET_OK && is_answered)
+        status = device_take_lists(device, answer.channel_key, answer.n_channel_key, answer.revocation,
+                                   answer.n_revocation, err);
+    if (status == LINNET_OK && is_answered)
+        status = take_upload_answer(device, &answer, n_packed, err);
+    linnet_buffer_release(&message);
+    linnet_buffer_release(&storage);
+    return status;
+}
