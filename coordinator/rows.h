@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LINNET_ROWS_H
+#define LINNET_ROWS_H
+
+/* What the store holds, as structs, and the record ids of its tables:
+ *   c name            configuration and counters          k number        signed channel key record
+ *   t token id        invites                              d device id     devices
+ *   r version         releases                             o round         rounds
+ *   n round           announcements (Signed)               a chain         announcement hash -> round
+ *   i round device    asked while the round was open       j round device  joined
+ *   b round device    accepted contributions               l round device  late uploads, deleted unread
+ *   x round device Hy evidence: a second, different upload  h number        transcript entries */
+
+#include "linnet/messages.h"
+#include "store.h"
+
+#define LINNET_STORE_FORMAT 1
+
+linnet_record_id linnet_record_config(const char *name);
+linnet_record_id linnet_record_number(char table, uint64_t number);
+linnet_record_id linnet_record_bytes(char table, const void *bytes, size_t n_bytes);
+linnet_record_id linnet_record_round_device(char table, uint64_t round, const linnet_device_id *device);
+
+typedef enum linnet_round_state { /* values are in the store */
+                                  LINNET_ROUND_OPEN = 1,
+                                  LINNET_ROUND_FROZEN = 2,
+                                  LINNET_ROUND_CLOSED = 3,
+                                  LINNET_ROUND_VOID = 4,
+} linnet_round_state;
+const char *linnet_round_state_name(linnet_round_state state);
+
+typedef struct linnet_round_row {
+    linnet_round_state state;
+    uint64_t number, version;
+    linnet_hash release, chain; /* V and A */
+    uint32_t invited, joined, accepted;
+    int64_t opened_ms, deadline_ms, closed_ms; /* deadline 0: nobody has joined yet */
+    uint64_t bytes_up, bytes_down;
+    bool has_loss_before, has_loss_after;
+    double loss_before, loss_after;
+    linnet_hash adapter; /* of the release it led to */
+} linnet_round_row;
+
+typedef struct linnet_token_row {
+    uint64_t expires_s;
+    bool is_used;
+    uint8_t secret[LINNET_TOKEN_SECRET_BYTES]; /* zero once used */
+    linnet_public_key public_key;              /* of the device that used it */
+} linnet_token_row;
+
+typedef struct linnet_device_row {
+    linnet_public_key public_key;
+    uint32_t device_class;
+    uint64_t serial, enrolled_s, last_seen_s, rounds_accepted;
+    bool is_revoked;
+    bool has_certificate; /* false: its request waits for the authority's signature */
+    uint8_t
+        certificate[LINNET_SIGNED_CERTIFICATE_BYTES]; /* or the request, LINNET_SIGNED_CSR_BYTES at most */
+    uint8_t request[LINNET_SIGNED_CSR_BYTES];
+} linnet_device_row;
+
+typedef struct linnet_release_row {
+    linnet_hash hash, adapter, server_state; /* server_state: file of the optimiser's state; zero: none */
+    bool is_final;
+    const uint8_t *bytes; /* Signed; borrowed from the transaction */
+    size_t n_bytes;
+} linnet_release_row;
+
+typedef struct linnet_contribution_row {
+    linnet_hash echo;
+    uint64_t n_bytes, sequence;
+    linnet_signature signature; /* of the upload header */
+} linnet_contribution_row;
+
+/* A transcript entry, and the head after it: h_i = H("trans", h_(i-1) || entry). */
+typedef enum linnet_entry_type {
+    LINNET_ENTRY_RELEASE = 1,
+    LINNET_ENTRY_ANNOUNCE,
+    LINNET_ENTRY_CLOSED,
+    LINNET_ENTRY_VOID
+} linnet_entry_type;
+typedef struct linnet_entry_row {
+    uint8_t type;     /* linnet_entry_type */
+    uint64_t round;   /* version for a release */
+    linnet_hash body; /* V, A, or the new adapter */
+    linnet_hash head;
+} linnet_entry_row;
+
+void linnet_round_row_pack(const linnet_round_row *row, linnet_buffer *bytes);
+linnet_status linnet_round_row_unpack(const void *bytes, size_t n_bytes,
+                                      linnet_round_row *ret_row) LINNET_NODISCARD;
+void linnet_token_row_pack(const linnet_token_row *row, linnet_buffer *bytes);
+linnet_status linnet_token_row_unpack(const void *bytes, size_t n_bytes,
+                                      linnet_token_row *ret_row) LINNET_NODISCARD;
+void linnet_device_row_pack(const linnet_device_row *row, linnet_buffer *bytes);
+linnet_status linnet_device_row_unpack(const void *bytes, size_t n_bytes,
+                                       linnet_device_row *ret_row) LINNET_NODISCARD;
+void linnet_release_row_pack(const linnet_release_row *row, linnet_buffer *bytes);
+linnet_status linnet_release_row_unpack(const void *bytes, size_t n_bytes,
+                                        linnet_release_row *ret_row) LINNET_NODISCARD;
+void linnet_contribution_row_pack(const linnet_contribution_row *row, linnet_buffer *bytes);
+linnet_status linnet_contribution_row_unpack(const void *bytes, size_t n_bytes,
+                                             linnet_contribution_row *ret_row) LINNET_NODISCARD;
+void linnet_entry_row_pack(const linnet_entry_row *row, linnet_buffer *bytes);
+linnet_status linnet_entry_row_unpack(const void *bytes, size_t n_bytes,
+                                      linnet_entry_row *ret_row) LINNET_NODISCARD;
+
+/* ---- rows by id: NOT_FOUND without a message, FORMAT for a damaged row ---- */
+linnet_status linnet_round_get(linnet_store_txn *txn, uint64_t round, linnet_round_row *ret_row,
+                               linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_round_put(linnet_store_txn *txn, const linnet_round_row *row,
+                               linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_device_get(linnet_store_txn *txn, const linnet_device_id *id, linnet_device_row *ret_row,
+                                linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_device_put(linnet_store_txn *txn, const linnet_device_row *row,
+                                linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_release_get(linnet_store_txn *txn, uint64_t version, linnet_release_row *ret_row,
+                                 linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_contribution_get(linnet_store_txn *txn, uint64_t round, const linnet_device_id *device,
+                                      linnet_contribution_row *ret_row, linnet_error *err) LINNET_NODISCARD;
+/** Counters and flags of the configuration; absent ones are 0. */
+linnet_status linnet_config_get_u64(linnet_store_txn *txn, const char *name, uint64_t *ret_value,
+                                    linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_config_put_u64(linnet_store_txn *txn, const char *name, uint64_t value,
+                                    linnet_error *err) LINNET_NODISCARD;
+/** A configuration value as a copy in an empty buffer; absent ones are empty. */
+linnet_status linnet_config_get(linnet_store_txn *txn, const char *name, linnet_buffer *ret_bytes,
+                                linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_config_put(linnet_store_txn *txn, const char *name, const void *bytes, size_t n_bytes,
+                                linnet_error *err) LINNET_NODISCARD;
+/** Put a packed row, whose buffer it releases. NOMEM where packing ran out of memory. */
+linnet_status linnet_row_put(linnet_store_txn *txn, const linnet_record_id *id, linnet_buffer *row,
+                             linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_transcript_append(linnet_store_txn *txn, linnet_entry_type type, uint64_t round,
+                                       const linnet_hash *body, linnet_error *err) LINNET_NODISCARD;
+
+#endif

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LINNET_STATE_H
+#define LINNET_STATE_H
+
+/* The coordinator's inside, shared by its modules. What is decided is in the store and read there each time,
+ * so that a second process (invite, revoke, pause) is noticed at once; memory holds what never changes, the
+ * channel keys, and counters that are only statistics. */
+
+#include <pthread.h>
+
+#include "linnet/channel.h"
+#include "linnet/coordinator.h"
+#include "rows.h"
+
+#define LINNET_SPOOL_LOCKS                                                                                   \
+    64 /* uploads of one device take turns; devices share these by the first byte of their id */
+#define LINNET_CHANNEL_KEYS 4 /* alive at once: two in normal rotation, more after a clock jump */
+
+typedef struct linnet_channel_slot {
+    uint8_t record[LINNET_SIGNED_CHANNEL_KEY_BYTES], secret[32];
+    uint64_t number, not_before, not_after;
+} linnet_channel_slot;
+
+struct linnet_coordinator {
+    char *directory; /* owned */
+    linnet_store *store;
+    linnet_plan plan;
+    linnet_layout *layout;
+    linnet_identity *identity, *authority; /* authority NULL: its key is elsewhere */
+    linnet_public_key authority_key;
+    uint8_t task[16];
+    linnet_hash base_model, plan_hash;
+    char architecture[64];
+    bool serves, is_durable;
+    int lock_fd; /* -1: not serving */
+    int64_t opened_ms;
+
+    pthread_mutex_t lock;                             /* guards everything below */
+    linnet_channel_slot channel[LINNET_CHANNEL_KEYS]; /* by number, newest last */
+    size_t n_channel;
+    uint64_t bytes_up, bytes_down; /* not yet added to a round's row */
+    int64_t flushed_ms;
+    linnet_error failure; /* not OK: what is on disk is unknown, nothing more is answered */
+    linnet_coordinator_log_fn *log;
+    void *log_context;
+
+    pthread_mutex_t spool_locks[LINNET_SPOOL_LOCKS];
+};
+
+/* ---- coordinator.c ---- */
+/** One line to the log, without secrets. */
+void linnet_coordinator_say(linnet_coordinator *coordinator, int priority, const char *format, ...)
+    LINNET_PRINTF(3, 4);
+/** Remember a status after which the disk's state is unknown (IO, FORMAT of a row): the process must end. */
+linnet_status linnet_coordinator_note(linnet_coordinator *coordinator, linnet_status status,
+                                      const linnet_error *err);
+/** "directory/name", or with n a further number or hex name; false on lack of room. */
+bool linnet_coordinator_path(const linnet_coordinator *coordinator, char path[4096], const char *format, ...)
+    LINNET_PRINTF(3, 4);
+
+/* ---- authority.c ---- */
+/** Make or load the authority's key in `directory`/authority.key. NOT_FOUND where there is none. */
+linnet_status linnet_authority_create(const char *directory, linnet_identity **ret_authority,
+                                      linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_authority_load(const char *directory, linnet_identity **ret_authority,
+                                    linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_seed_write(const char *path, const linnet_identity *identity,
+                                linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_seed_read(const char *path, linnet_identity **ret_identity,
+                               linnet_error *err) LINNET_NODISCARD;
+/** The certificate for a request whose signature was checked. */
+void linnet_authority_certify(const linnet_identity *authority, const linnet_csr *csr, uint64_t serial,
+                              uint64_t now_s, uint8_t ret_bytes[LINNET_SIGNED_CERTIFICATE_BYTES]);
+
+/* ---- channel_keys.c ---- */
+linnet_status linnet_channel_keys_load(linnet_coordinator *coordinator, linnet_error *err) LINNET_NODISCARD;
+/** Make a new key where the newest is past half its life, erase the secrets of those that are over.
+ *  ret_next_s: when to call again. */
+linnet_status linnet_channel_keys_rotate(linnet_coordinator *coordinator, uint64_t now_s,
+                                         uint64_t *ret_next_s, linnet_error *err) LINNET_NODISCARD;
+/** A copy of the valid key with this number (wipe it); NOT_FOUND: unknown or expired. */
+linnet_status linnet_channel_keys_find(linnet_coordinator *coordinator, uint64_t number, uint64_t now_s,
+                                       linnet_channel_slot *ret_slot) LINNET_NODISCARD;
+/** The record of the newest key; false where there is none. */
+bool linnet_channel_keys_newest(linnet_coordinator *coordinator,
+                                uint8_t ret_record[LINNET_SIGNED_CHANNEL_KEY_BYTES]);
+
+/* ---- an answer in the making, with what it borrows ---- */
+typedef struct linnet_reply {
+    linnet_answer answer;
+    bool is_bad_request; /* the message inside is malformed: HTTP 400 instead of an answer */
+    linnet_buffer release, announcement, revocation;
+    uint8_t certificate[LINNET_SIGNED_CERTIFICATE_BYTES], receipt[LINNET_SIGNED_RECEIPT_BYTES],
+        channel_key[LINNET_SIGNED_CHANNEL_KEY_BYTES];
+} linnet_reply;
+void linnet_reply_set(linnet_reply *reply, linnet_answer_code code, const char *format, ...)
+    LINNET_PRINTF(3, 4);
+void linnet_reply_release(linnet_reply *reply);
+/** How long a device should stay away: plan.poll_s on average, spread over half to one and a half of it. */
+uint32_t linnet_pace_ms(const linnet_coordinator *coordinator, uint64_t serial, int64_t now_ms);
+
+/* ---- registry.c ---- */
+/** Answer an enrolment request whose channel signature was checked with csr's own key. */
+linnet_status linnet_registry_enroll(linnet_coordinator *coordinator, int64_t now_ms,
+                                     const uint8_t *signed_csr, const linnet_csr *csr, linnet_reply *reply,
+                                     linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_registry_find(linnet_coordinator *coordinator, const linnet_device_id *id,
+                                   linnet_device_row *ret_row, linnet_error *err) LINNET_NODISCARD;
+
+/* ---- rounds.c ---- */
+/** In an update: open the next round on release `version` and announce it. */
+linnet_status linnet_rounds_open(linnet_coordinator *coordinator, linnet_store_txn *txn, uint64_t version,
+                                 const linnet_hash *release, int64_t now_ms,
+                                 linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_rounds_checkin(linnet_coordinator *coordinator, int64_t now_ms,
+                                    const linnet_device_row *device, const linnet_checkin *checkin,
+                                    linnet_reply *reply, linnet_error *err) LINNET_NODISCARD;
+/** The newest round; NOT_FOUND before the first. */
+linnet_status linnet_rounds_newest(linnet_store_txn *txn, linnet_round_row *ret_row,
+                                   linnet_error *err) LINNET_NODISCARD;
+/** In an update, for a round that ends unpublished: VOID, and the next one opens on the same release. */
+linnet_status linnet_rounds_void(linnet_coordinator *coordinator, linnet_store_txn *txn,
+                                 linnet_round_row *row, int64_t now_ms, linnet_error *err) LINNET_NODISCARD;
+
+/* ---- uploads.c ---- */
+linnet_status linnet_uploads_handle(linnet_coordinator *coordinator, int64_t now_ms,
+                                    const linnet_device_row *device, const linnet_upload *upload,
+                                    const uint8_t *raw, size_t n_raw, linnet_reply *reply,
+                                    linnet_error *err) LINNET_NODISCARD;
+
+/* ---- spool.c: one file an upload, spool/<round>/<device id>: the signed echo, then the packed vectors ----
+ */
+typedef struct linnet_spool_id {
+    uint64_t round;
+    linnet_device_id device;
+} linnet_spool_id;
+/** Add bytes that continue the file; what it has already is ignored, a gap is left open. ret_length: bytes
+ * now there. CONFLICT where another echo's bytes lie there. NO_SPACE leaves the file as it was. */
+linnet_status linnet_spool_append(linnet_coordinator *coordinator, const linnet_spool_id *id,
+                                  const linnet_hash *echo, uint64_t offset, const uint8_t *raw, size_t n_raw,
+                                  uint64_t *ret_length, linnet_error *err) LINNET_NODISCARD;
+/** A complete file: do its bytes hash to the echo (CRYPTO), and is it a contribution of these vectors (RANGE,
+ * FORMAT)? */
+linnet_status linnet_spool_check(linnet_coordinator *coordinator, const linnet_spool_id *id,
+                                 const linnet_ring_spec *specs, size_t n_specs, const linnet_hash *echo,
+                                 linnet_error *err) LINNET_NODISCARD;
+/** fsync of the file and its directories. IO: the process must end. */
+linnet_status linnet_spool_sync(linnet_coordinator *coordinator, const linnet_spool_id *id,
+                                linnet_error *err) LINNET_NODISCARD;
+/** Add a complete file's vectors to sums (all coordinates of all vectors, one after the other), modulo 2^32.
+ */
+linnet_status linnet_spool_fold(linnet_coordinator *coordinator, const linnet_spool_id *id,
+                                const linnet_ring_spec *specs, size_t n_specs, uint32_t *sums,
+                                linnet_error *err) LINNET_NODISCARD;
+void linnet_spool_drop(linnet_coordinator *coordinator, const linnet_spool_id *id);
+void linnet_spool_drop_round(linnet_coordinator *coordinator, uint64_t round);
+/** Remove the spool of every round but `keep` (0: of all). */
+void linnet_spool_sweep(linnet_coordinator *coordinator, uint64_t keep);
+/** Bytes of all packed vectors. */
+uint64_t linnet_specs_bytes(const linnet_ring_spec *specs, size_t n_specs);
+
+/* ---- fold.c and publish.c ---- */
+/** The sums of all accepted contributions of a frozen round (owned), and the lanes' totals. */
+typedef struct linnet_fold {
+    linnet_ring_spec specs[LINNET_VECTORS_MAX];
+    size_t n_specs;
+    uint32_t *sums; /* owned: the vectors one after the other */
+    uint64_t n_contributions;
+    uint64_t lanes[LINNET_LANES];
+} linnet_fold;
+linnet_status linnet_fold_round(linnet_coordinator *coordinator, const linnet_round_row *round,
+                                linnet_fold *ret_fold, linnet_error *err) LINNET_NODISCARD;
+void linnet_fold_release(linnet_fold *fold);
+/** Sign release `version` with this adapter and put its row; ret_hash is V. In an update. */
+linnet_status linnet_publish_release(linnet_coordinator *coordinator, linnet_store_txn *txn, uint64_t version,
+                                     const linnet_hash *previous, const linnet_hash *adapter,
+                                     const linnet_hash *server_state, linnet_hash *ret_hash,
+                                     linnet_error *err) LINNET_NODISCARD;
+/** From a frozen round to the next release and the next round. */
+linnet_status linnet_publish_round(linnet_coordinator *coordinator, const linnet_round_row *round,
+                                   int64_t now_ms, linnet_error *err) LINNET_NODISCARD;
+/** Bytes that become a durable object named by `name` in objects/ (or another folder). */
+linnet_status linnet_object_write(const linnet_coordinator *coordinator, const char *folder,
+                                  const linnet_hash *name, const void *bytes, size_t n_bytes,
+                                  linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_object_load_adapter(const linnet_coordinator *coordinator, const linnet_hash *hash,
+                                         linnet_adapter **ret_adapter, linnet_error *err) LINNET_NODISCARD;
+
+/* Traffic counters, read here and written back into a round's row by whoever writes one. */
+void linnet_traffic_add(linnet_coordinator *coordinator, uint64_t up, uint64_t down);
+
+#endif
