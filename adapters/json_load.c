@@ -35,12 +35,12 @@ static linnet_status check_size(const char *text, size_t n_bytes, linnet_error *
 
 linnet_status linnet_json_load(const void *bytes, size_t n_bytes, json_t **ret_object, linnet_error *err)
 {
-    json_error_t error;
+    json_error_t error = {0};
     linnet_status status = check_size(bytes, n_bytes, err);
     if (status != LINNET_OK)
         return status;
     json_t *object = json_loadb(bytes, n_bytes, JSON_REJECT_DUPLICATES, &error);
-    if (!object && json_error_code(&error) == json_error_out_of_memory)
+    if (!object && (json_error_code(&error) == json_error_out_of_memory || error.text[0] == '\0'))
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for its JSON of %zu bytes", n_bytes);
     if (!object)
         return linnet_fail(err, LINNET_ERR_FORMAT, "its JSON is malformed at byte %d: %s", error.position,
