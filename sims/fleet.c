@@ -7,9 +7,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { STREAM_FAULTS = 0x6661756c74, EPOCH_MS = 1000 };
-static const int64_t VIRTUAL_START_MS =
-    INT64_C(1767225600) * EPOCH_MS; /* 2026-01-01: certificates need a date */
+#define STREAM_FAULTS UINT64_C(0x6661756c74)
+static const int64_t VIRTUAL_START_MS = INT64_C(1767225600) * 1000; /* 2026-01-01: certificates need a date */
 
 static bool happens(fleet *f, double probability)
 {

@@ -49,7 +49,7 @@ static void sleep_ms(long ms)
 }
 
 /* Start a program; stdout goes to out_fd (or the log), stderr is appended to the log. */
-static linnet_status start(char *const argv[], const char *log_path, int out_fd, pid_t *ret_pid,
+static linnet_status start(const char *const argv[], const char *log_path, int out_fd, pid_t *ret_pid,
                            linnet_error *err)
 {
     pid_t pid = fork();
@@ -58,16 +58,17 @@ static linnet_status start(char *const argv[], const char *log_path, int out_fd,
     if (pid == 0) {
         int log = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
         if (log >= 0 && dup2(out_fd >= 0 ? out_fd : log, STDOUT_FILENO) >= 0 && dup2(log, STDERR_FILENO) >= 0)
-            (void)execv(argv[0], argv);
+            (void)execv(argv[0],
+                        (char *const *)(uintptr_t)argv); /* exec changes nothing: POSIX, exec, Rationale */
         _exit(127);
     }
     *ret_pid = pid;
     return LINNET_OK;
 }
 
-static linnet_status run_to_end(char *const argv[], const char *log_path, linnet_error *err)
+static linnet_status run_to_end(const char *const argv[], const char *log_path, linnet_error *err)
 {
-    pid_t pid;
+    pid_t pid = 0;
     int state = 0;
     linnet_status status = start(argv, log_path, -1, &pid, err);
     if (status != LINNET_OK)
@@ -112,7 +113,7 @@ static linnet_status start_coordinator(crew *c, linnet_error *err)
     int ends[2];
     (void)snprintf(log_path, sizeof(log_path), "%s/coordinator.log", c->f->config->out_directory);
     (void)snprintf(listen_address, sizeof(listen_address), "%s", c->address[0] ? c->address : "127.0.0.1:0");
-    char *const argv[] = {
+    const char *const argv[] = {
         c->coordinator_program, "serve",  "--state", c->f->coordinator_directory, "--listen",
         listen_address,         "--json", NULL};
     if (pipe(ends) != 0)
@@ -164,7 +165,7 @@ static linnet_status enroll_device(crew *c, size_t device, linnet_error *err)
         return status;
     (void)snprintf(url, sizeof(url), "http://%s", c->address);
     (void)snprintf(log_path, sizeof(log_path), "%s/client.log", c->directories[device]);
-    char *const argv[] = {
+    const char *const argv[] = {
         c->client_program, "enroll", "--state", c->directories[device], "--coordinator", url,
         "--invite",        text,     NULL};
     status = run_to_end(argv, log_path, err);
@@ -186,16 +187,14 @@ static linnet_status start_device(crew *c, size_t device, linnet_error *err)
     (void)snprintf(data, sizeof(data), "%s/data.jsonl", c->directories[device]);
     (void)snprintf(log_path, sizeof(log_path), "%s/client.log", c->directories[device]);
     (void)snprintf(seed, sizeof(seed), "%llu", (unsigned long long)c->f->devices[device].seed);
-    char *model = strdup(c->f->config->model_path);
-    if (!model)
-        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a path");
-    char *const argv[] = {c->client_program, "run", "--state",   c->directories[device],
-                          "--model",         model, "--data",    data,
-                          "--seed",          seed,  "--threads", "1",
-                          "--json",          NULL};
-    linnet_status status = start(argv, log_path, -1, &c->pids[device + 1], err);
-    free(model);
-    return status;
+    const char *const argv[] = {c->client_program, "run",
+                                "--state",         c->directories[device],
+                                "--model",         c->f->config->model_path,
+                                "--data",          data,
+                                "--seed",          seed,
+                                "--threads",       "1",
+                                "--json",          NULL};
+    return start(argv, log_path, -1, &c->pids[device + 1], err);
 }
 
 /* Make the devices' folders and files, the coordinator's state, and start everything. */
