@@ -397,6 +397,31 @@ static void weights_beside_a_configuration_are_checked(void **state)
     }
 }
 
+static void a_factor_under_two_names_is_refused(void **state)
+{
+    (void)state;
+    static const float zeros[16];
+    linnet_safetensors_tensor tensors[2] = {{"base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight",
+                                             LINNET_SAFETENSORS_F32,
+                                             2,
+                                             {2, 8, 1, 1},
+                                             (const uint8_t *)zeros,
+                                             64},
+                                            {"base_model.model.layers.0.self_attn.v_proj.lora_A.weight",
+                                             LINNET_SAFETENSORS_F32,
+                                             2,
+                                             {2, 8, 1, 1},
+                                             (const uint8_t *)zeros,
+                                             64}};
+    linnet_adapter *adapter = NULL;
+    linnet_error err = {0};
+    assert_ok(linnet_directory_create(in_folder("two"), &err), &err);
+    write_text(in_folder("two/adapter_config.json"), "{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":2}");
+    assert_ok(linnet_safetensors_write(in_folder("two/adapter_model.safetensors"), tensors, 2, &err), &err);
+    assert_int_equal(linnet_adapter_load(in_folder("two"), model, &adapter, &err), LINNET_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "twice"));
+}
+
 /* Write 16-bit factors by hand: attn_v of layer 0, rank 1. */
 static void bf16_weights_widen_exactly(void **state)
 {
@@ -605,6 +630,7 @@ int main(void)
         cmocka_unit_test(infinite_factors_are_refused),
         cmocka_unit_test(configurations_are_honoured_or_refused_by_name),
         cmocka_unit_test(weights_beside_a_configuration_are_checked),
+        cmocka_unit_test(a_factor_under_two_names_is_refused),
         cmocka_unit_test(bf16_weights_widen_exactly),
         cmocka_unit_test(a_merge_adds_the_product_and_copies_the_rest),
         cmocka_unit_test(merges_that_cannot_be_are_refused),
