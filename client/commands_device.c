@@ -1,1 +1,394 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* enroll, status, data, forget: the device's membership in a task, apart from taking part (command_run.c). */
+#include "commands.h"
+
+#include "linnet/dataset.h"
+#include "linnet/device.h"
+#include "linnet/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DATA_BYTES_MAX ((size_t)1 << 30)
+#define INVITE_FILE_BYTES_MAX 4096
+#define REQUEST_CLASS_MAX 4294967295.0
+
+static const char *const trial_warning =
+    "The coordinator's operator also holds the enrolment authority: nothing here protects against a "
+    "malicious operator.";
+
+static void put_hex(json_t *object, const char *name, const void *bytes, size_t n_bytes)
+{
+    (void)json_object_set_new(object, name,
+                              linnet_json_hex(bytes, n_bytes)); /* a missing field is seen by its reader */
+}
+
+/* ---- enroll ---- */
+
+/* A device that enrolled but could not be told so is fine: the same command asks again. */
+static linnet_status enroll(const char *state, const char *url, const char *invite_text,
+                            uint32_t device_class, linnet_device_report *ret_report, linnet_error *err)
+{
+    linnet_invite invite;
+    linnet_kv kv = {0};
+    linnet_http_client *client = NULL;
+    if (linnet_invite_read(invite_text, &invite) != LINNET_OK)
+        return linnet_fail(err, LINNET_ERR_ARG,
+                           "the invite code is not complete or has a typing slip; paste it again");
+    linnet_status status = linnet_http_client_create(url, &client, err);
+    if (status == LINNET_OK)
+        status = linnet_kv_open_lmdb(state, true, &kv, err);
+    if (status == LINNET_OK)
+        status = linnet_device_enroll(&kv, linnet_http_client_exchange, client, &invite, url, device_class,
+                                      (uint64_t)time(NULL), err);
+    if (status == LINNET_OK)
+        status = linnet_device_status_of(&kv, ret_report, err);
+    if (kv.close)
+        kv.close(kv.context);
+    linnet_http_client_destroy(client);
+    linnet_wipe(&invite, sizeof(invite));
+    return status;
+}
+
+static int command_enroll(linnet_cli *cli, int argc, char **argv)
+{
+    const char *state = NULL, *url = NULL, *invite = NULL;
+    uint64_t device_class = 0;
+    linnet_option options[] = {
+        CLIENT_REQUIRED("state", &state, "DIR", "this device's state directory; made if absent"),
+        CLIENT_REQUIRED("coordinator", &url, "URL", "http:// or https:// address of the coordinator"),
+        CLIENT_REQUIRED("invite", &invite, "CODE",
+                        "the code from 'linnet-coordinator invite'; good for one device"),
+        CLIENT_COUNT("class", &device_class, 0, REQUEST_CLASS_MAX,
+                     "kind of device, a number that the operator gives meaning to"),
+    };
+    linnet_error err = {0};
+    linnet_device_report report = {0};
+    int result = linnet_cli_parse(cli, &client_command_enroll, options, ARRAY_LEN(options), argc, argv, 0, 0);
+    if (result >= 0)
+        return result;
+    if (enroll(state, url, invite, (uint32_t)device_class, &report, &err) != LINNET_OK)
+        return linnet_cli_fail(cli, &err);
+    char id[2 * LINNET_DEVICE_ID_BYTES + 1];
+    linnet_hex_write(report.device_id.bytes, LINNET_DEVICE_ID_BYTES, id);
+    linnet_cli_say(cli, "Enrolled as device %s.\n%s%s", id, report.operator_is_authority ? trial_warning : "",
+                   report.operator_is_authority ? "\n" : "");
+    json_t *object = client_event("result");
+    put_hex(object, "device_id", report.device_id.bytes, LINNET_DEVICE_ID_BYTES);
+    client_put_text(object, "coordinator", url, strlen(url));
+    (void)json_object_set_new(object, "operator_is_authority", json_boolean(report.operator_is_authority));
+    linnet_cli_emit(cli, object);
+    return 0;
+}
+
+const linnet_command client_command_enroll = {"enroll", NULL, "Join a federated task with an invite.",
+                                              command_enroll};
+
+/* ---- status ---- */
+
+static json_t *ledger_json(const linnet_ledger_entry *entry)
+{
+    json_t *object = json_object();
+    client_put_count(object, "round", entry->round);
+    client_put_count(object, "version", entry->version);
+    client_put_count(object, "bytes", entry->n_bytes);
+    client_put_count(object, "weight", entry->sample_weight);
+    put_hex(object, "echo", entry->echo.bytes, LINNET_HASH_BYTES);
+    (void)json_object_set_new(object, "accepted", json_boolean(entry->is_accepted));
+    if (entry->is_accepted)
+        put_hex(object, "receipt", entry->receipt, sizeof(entry->receipt));
+    return object;
+}
+
+/* The table of what was shared, and the same as JSON. */
+static linnet_status list_ledger(linnet_kv *kv, linnet_table *table, json_t *array, linnet_error *err)
+{
+    linnet_ledger_entry entry;
+    linnet_error last = {0};
+    linnet_status status = linnet_device_ledger(kv, 0, &entry, &last);
+    for (uint64_t i = 0; status == LINNET_OK; status = linnet_device_ledger(kv, ++i, &entry, &last)) {
+        char bytes[16];
+        linnet_table_cell(table, "%llu", (unsigned long long)entry.round);
+        linnet_table_cell(table, "%llu", (unsigned long long)entry.version);
+        linnet_table_cell(table, "%s", linnet_human_bytes(entry.n_bytes, bytes));
+        linnet_table_cell(table, "%u", (unsigned)entry.sample_weight);
+        linnet_table_cell(table, "%s", entry.is_accepted ? "yes" : "no");
+        (void)json_array_append_new(array, ledger_json(&entry));
+    }
+    return status == LINNET_ERR_NOT_FOUND ? LINNET_OK : linnet_fail(err, status, "%s", last.message);
+}
+
+static void say_status(const linnet_cli *cli, const linnet_device_report *r)
+{
+    char id[2 * LINNET_DEVICE_ID_BYTES + 1], up[16], down[16];
+    linnet_hex_write(r->device_id.bytes, LINNET_DEVICE_ID_BYTES, id);
+    linnet_cli_say(
+        cli, "device        %s\ncoordinator   %s\nphase         %s\nversion       %llu\nlast round    %llu\n",
+        id, r->coordinator_url, r->phase, (unsigned long long)r->version, (unsigned long long)r->round);
+    linnet_cli_say(cli, "contributions %llu accepted\ntraffic       %s sent, %s received\n",
+                   (unsigned long long)r->n_contributions, linnet_human_bytes(r->bytes_up, up),
+                   linnet_human_bytes(r->bytes_down, down));
+    if (r->has_held_out_loss)
+        linnet_cli_say(cli, "held-out loss %.4f nats a token\n", r->held_out_loss);
+    linnet_cli_say(cli, "profile       plain: the coordinator is trusted and sees this device's deltas\n");
+    if (r->operator_is_authority)
+        linnet_cli_say(cli, "%s\n", trial_warning);
+}
+
+static json_t *status_json(const linnet_device_report *r)
+{
+    json_t *object = client_event("result");
+    put_hex(object, "device_id", r->device_id.bytes, LINNET_DEVICE_ID_BYTES);
+    client_put_text(object, "coordinator", r->coordinator_url, strlen(r->coordinator_url));
+    client_put_text(object, "phase", r->phase, strlen(r->phase));
+    client_put_text(object, "profile", "plain", 5);
+    client_put_count(object, "version", r->version);
+    client_put_count(object, "round", r->round);
+    client_put_count(object, "accepted", r->n_contributions);
+    client_put_count(object, "bytes_up", r->bytes_up);
+    client_put_count(object, "bytes_down", r->bytes_down);
+    client_put_number(object, "held_out_loss", r->has_held_out_loss ? r->held_out_loss : (double)NAN);
+    put_hex(object, "adapter_hash", r->installed.bytes, LINNET_HASH_BYTES);
+    (void)json_object_set_new(object, "operator_is_authority", json_boolean(r->operator_is_authority));
+    return object;
+}
+
+static int command_status(linnet_cli *cli, int argc, char **argv)
+{
+    static const char *const headers[] = {"round", "version", "sent", "weight", "accepted"};
+    const char *state = NULL;
+    linnet_option options[] = {CLIENT_REQUIRED("state", &state, "DIR", "this device's state directory")};
+    linnet_error err = {0};
+    linnet_kv kv = {0};
+    linnet_device_report report = {0};
+    int result = linnet_cli_parse(cli, &client_command_status, options, ARRAY_LEN(options), argc, argv, 0, 0);
+    if (result >= 0)
+        return result;
+    json_t *shared = json_array();
+    linnet_table *table = linnet_table_create(headers, ARRAY_LEN(headers));
+    linnet_status status = linnet_kv_open_lmdb_reader(state, &kv, &err);
+    if (status == LINNET_OK)
+        status = linnet_device_status_of(&kv, &report, &err);
+    if (status == LINNET_OK)
+        status = list_ledger(&kv, table, shared, &err);
+    if (status == LINNET_OK) {
+        say_status(cli, &report);
+        if (!cli->json && !cli->quiet && json_array_size(shared) > 0) {
+            linnet_cli_say(cli, "\nshared so far:\n");
+            linnet_table_print(table, cli->out);
+        }
+        json_t *object = status_json(&report);
+        (void)json_object_set(object, "shared", shared); /* a missing field is seen by its reader */
+        linnet_cli_emit(cli, object);
+    }
+    linnet_table_destroy(table);
+    json_decref(shared);
+    if (kv.close)
+        kv.close(kv.context);
+    return status == LINNET_OK ? 0 : linnet_cli_fail(cli, &err);
+}
+
+const linnet_command client_command_status = {"status", NULL, "What this device has done and shared so far.",
+                                              command_status};
+
+/* ---- data: the state's own store of texts ---- */
+
+static linnet_status append_records(const char *path, const char *added, linnet_error *err)
+{
+    linnet_buffer all = {0}, more = {0};
+    struct stat info;
+    linnet_status status = LINNET_OK;
+    if (stat(path, &info) == 0)
+        status = linnet_file_read(path, DATA_BYTES_MAX, &all, err);
+    if (status == LINNET_OK)
+        status = linnet_file_read(added, DATA_BYTES_MAX, &more, err);
+    if (status == LINNET_OK) {
+        linnet_buffer_append(&all, more.bytes, more.n_bytes);
+        if (all.n_bytes > 0 && all.bytes[all.n_bytes - 1] != '\n')
+            linnet_buffer_append_u8(&all, '\n');
+        status = all.failed ? linnet_fail(err, LINNET_ERR_NOMEM, "texts of %zu bytes", more.n_bytes)
+                            : linnet_file_write(path, all.bytes, all.n_bytes, 0600, err);
+    }
+    linnet_buffer_release(&more);
+    linnet_buffer_release(&all);
+    return status;
+}
+
+static linnet_status count_records(const char *path, size_t *ret_n, linnet_error *err)
+{
+    struct stat info;
+    linnet_dataset *dataset = NULL;
+    *ret_n = 0;
+    if (stat(path, &info) != 0)
+        return LINNET_OK;
+    linnet_status status = linnet_dataset_load(path, false, &dataset, err);
+    if (status == LINNET_OK)
+        *ret_n = dataset->n_records;
+    linnet_dataset_destroy(dataset);
+    return status;
+}
+
+static linnet_status keep_texts(const char *state, const char *added, size_t *ret_added, size_t *ret_n,
+                                linnet_error *err)
+{
+    linnet_kv kv = {0};
+    char *path = linnet_path_join(state, "data.jsonl");
+    linnet_status status = path ? linnet_kv_open_lmdb(state, false, &kv, err)
+                                : linnet_fail(err, LINNET_ERR_NOMEM, "path"); /* the lock */
+    *ret_added = 0;
+    if (status == LINNET_OK && added)
+        status = count_records(added, ret_added, err); /* every line is read before one is kept */
+    if (status == LINNET_OK && added)
+        status = append_records(path, added, err);
+    if (status == LINNET_OK)
+        status = count_records(path, ret_n, err);
+    if (kv.close)
+        kv.close(kv.context);
+    free(path);
+    return status;
+}
+
+static int command_data(linnet_cli *cli, int argc, char **argv)
+{
+    const char *state = NULL, *added = NULL;
+    linnet_option options[] = {
+        CLIENT_REQUIRED("state", &state, "DIR", "this device's state directory"),
+        CLIENT_TEXT(
+            "add", &added, "FILE",
+            "JSON Lines to add to the device's own texts; 'run' trains on them when --data is absent"),
+    };
+    linnet_error err = {0};
+    size_t n_added = 0, n = 0;
+    struct stat info;
+    int result = linnet_cli_parse(cli, &client_command_data, options, ARRAY_LEN(options), argc, argv, 0, 0);
+    if (result >= 0)
+        return result;
+    if (added && stat(added, &info) != 0) {
+        (void)linnet_fail_errno(&err, errno, "'%s'", added);
+        return linnet_cli_fail(cli, &err);
+    }
+    if (keep_texts(state, added, &n_added, &n, &err) != LINNET_OK)
+        return linnet_cli_fail(cli, &err);
+    linnet_cli_say(cli, "%zu records added, %zu in all. They stay on this device.\n", n_added, n);
+    json_t *object = client_event("result");
+    client_put_count(object, "added", n_added);
+    client_put_count(object, "records", n);
+    linnet_cli_emit(cli, object);
+    return 0;
+}
+
+const linnet_command client_command_data = {"data", NULL, "Add texts to this device's own store.",
+                                            command_data};
+
+/* ---- forget ---- */
+
+/* Zeros first: a deleted file's blocks stay readable on many disks. Flash may keep old copies all the same.
+ */
+static void overwrite(const char *path)
+{
+    static const uint8_t zeros[65536];
+    struct stat info;
+    int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return;
+    if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode)) {
+        for (off_t left = info.st_size; left > 0;) {
+            ssize_t n = write(fd, zeros, left < (off_t)sizeof(zeros) ? (size_t)left : sizeof(zeros));
+            if (n <= 0)
+                break; /* deleted all the same */
+            left -= n;
+        }
+        (void)fsync(fd);
+    }
+    (void)close(fd);
+}
+
+static linnet_status remove_file(const char *directory, const char *name, linnet_error *err)
+{
+    char *path = linnet_path_join(directory, name);
+    if (!path)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "path");
+    overwrite(path);
+    linnet_status status = unlink(path) == 0 || errno == ENOENT
+                               ? LINNET_OK
+                               : linnet_fail_errno(err, errno, "cannot delete '%s'", path);
+    free(path);
+    return status;
+}
+
+/* The plain files of one directory, then the directory; what is in it that linnet did not make keeps it. */
+static linnet_status remove_directory(const char *parent, const char *name, linnet_error *err)
+{
+    char *path = linnet_path_join(parent, name);
+    DIR *dir = path ? opendir(path) : NULL;
+    linnet_status status = path ? LINNET_OK : linnet_fail(err, LINNET_ERR_NOMEM, "path");
+    for (struct dirent *entry = dir ? readdir(dir) : NULL; entry && status == LINNET_OK; entry = readdir(dir))
+        if (entry->d_type == DT_REG)
+            status = remove_file(path, entry->d_name, err);
+    if (dir)
+        closedir(dir);
+    if (path)
+        (void)rmdir(path);
+    free(path);
+    return status;
+}
+
+static linnet_status forget(const char *state, linnet_error *err)
+{
+    static const char *const files[] = {"device.mdb", "device.mdb-lock", "data.jsonl"};
+    static const char *const directories[] = {"objects", "adapter/current", "adapter/previous",
+                                              "adapter/next", "adapter"};
+    linnet_kv kv = {0};
+    linnet_error why = {0};
+    linnet_status status = linnet_kv_open_lmdb(state, false, &kv, &why); /* nobody else is using it */
+    if (status == LINNET_ERR_BUSY || status == LINNET_ERR_NOT_FOUND || status == LINNET_ERR_DENIED)
+        return linnet_fail(err, status, "%s", why.message);
+    if (kv.close) /* a damaged state is erased too */
+        kv.close(kv.context);
+    status = LINNET_OK;
+    for (size_t i = 0; i < ARRAY_LEN(files) && status == LINNET_OK; i++)
+        status = remove_file(state, files[i], err);
+    for (size_t i = 0; i < ARRAY_LEN(directories) && status == LINNET_OK; i++)
+        status = remove_directory(state, directories[i], err);
+    if (status == LINNET_OK)
+        status = remove_file(state, "lock", err);
+    if (status == LINNET_OK)
+        (void)rmdir(state); /* stays where there is something else in it */
+    return status;
+}
+
+static int command_forget(linnet_cli *cli, int argc, char **argv)
+{
+    const char *state = NULL;
+    bool yes = false;
+    linnet_option options[] = {
+        CLIENT_REQUIRED("state", &state, "DIR", "this device's state directory"),
+        CLIENT_FLAG("yes", &yes,
+                    "erase the key, the ledger, the texts and the adapters; there is no way back"),
+    };
+    linnet_error err = {0};
+    int result = linnet_cli_parse(cli, &client_command_forget, options, ARRAY_LEN(options), argc, argv, 0, 0);
+    if (result >= 0)
+        return result;
+    if (!yes)
+        return linnet_cli_usage(
+            cli, "this erases the device's key, ledger, texts and adapters in '%s' for good; say --yes",
+            state);
+    if (forget(state, &err) != LINNET_OK)
+        return linnet_cli_fail(cli, &err);
+    linnet_cli_say(
+        cli,
+        "Erased. What was shared before stays in the sums; ask the coordinator to revoke this device.\n");
+    json_t *object = client_event("result");
+    client_put_text(object, "erased", state, strlen(state));
+    linnet_cli_emit(cli, object);
+    return 0;
+}
+
+const linnet_command client_command_forget = {"forget", NULL, "Erase this device's state.", command_forget};

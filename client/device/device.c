@@ -149,11 +149,11 @@ static void wait_for_next_poll(linnet_device *device, const linnet_answer *answe
 }
 
 /* A round that was joined may end without a result. Nobody tells: either a later round of the same release is
- * announced, or twice the deadline has passed. Then a new delta is trained; the old one stays spent. */
+ * announced, or the deadline has passed and more. Then a new delta is trained; the old one stays spent. */
 static linnet_status renew_contribution(linnet_device *device, const linnet_answer *answer, linnet_error *err)
 {
     device_record next = device->record;
-    int64_t patience_ms = 2000 * (int64_t)device->plan.deadline_s + (int64_t)poll_ms(device);
+    int64_t patience_ms = 1000 * (int64_t)device->plan.deadline_s + 2 * (int64_t)poll_ms(device);
     bool again = answer->n_announcement > 0 &&
                  device_announces_again(device, answer->announcement, answer->n_announcement);
     if (!next.is_contributed || !device->has_plan)

@@ -133,16 +133,21 @@ static linnet_status check_format(linnet_kv *kv, const char *path, linnet_error 
     return status;
 }
 
-static linnet_status open_env(lmdb_store *store, linnet_error *err)
+static linnet_status open_env(lmdb_store *store, bool is_reader, linnet_error *err)
 {
     MDB_txn *txn = NULL;
+    unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | (is_reader ? MDB_RDONLY : 0);
+    int n_dead = 0;
     int rc = mdb_env_create(&store->env);
     if (rc == 0)
         rc = mdb_env_set_mapsize(store->env, MAP_BYTES);
     if (rc == 0)
-        rc = mdb_env_open(store->env, store->path, MDB_NOSUBDIR | MDB_NOTLS, 0600);
+        rc = mdb_env_open(store->env, store->path, flags, 0600);
     if (rc == 0)
-        rc = mdb_txn_begin(store->env, NULL, 0, &txn);
+        rc = mdb_reader_check(store->env,
+                              &n_dead); /* a reader that was killed would keep old pages for ever */
+    if (rc == 0)
+        rc = mdb_txn_begin(store->env, NULL, is_reader ? MDB_RDONLY : 0, &txn);
     if (rc == 0)
         rc = mdb_dbi_open(txn, NULL, 0, &store->dbi);
     if (rc == 0) {
@@ -154,35 +159,84 @@ static linnet_status open_env(lmdb_store *store, linnet_error *err)
     return rc == 0 ? LINNET_OK : lmdb_fail(store, rc, "open of", err);
 }
 
-linnet_status linnet_kv_open_lmdb(const char *state_directory, bool create, linnet_kv *ret_kv,
-                                  linnet_error *err)
+static linnet_status store_make(const char *state_directory, lmdb_store **ret_store, linnet_error *err)
 {
-    linnet_kv kv = {.get = lmdb_get, .put = lmdb_put, .close = lmdb_close};
-    char *lock_path = linnet_path_join(state_directory, "lock");
     lmdb_store *store = calloc(1, sizeof(*store));
-    linnet_status status = LINNET_OK;
-    struct stat info;
     if (store) {
         store->lock_fd = -1;
         store->path = linnet_path_join(state_directory, "device.mdb");
     }
-    if (!store || !lock_path || !store->path)
-        status = linnet_fail(err, LINNET_ERR_NOMEM, "state '%s'", state_directory);
-    else if (!create && stat(store->path, &info) != 0)
-        status = errno == ENOENT
-                     ? linnet_fail(err, LINNET_ERR_NOT_FOUND,
-                                   "there is no device state in '%s'; enroll first", state_directory)
-                     : linnet_fail_errno(err, errno, "state '%s'", state_directory);
-    if (status == LINNET_OK && create)
-        status = linnet_directory_create(state_directory, err);
+    if (!store || !store->path) {
+        lmdb_close(store);
+        return linnet_fail(err, LINNET_ERR_NOMEM, "state '%s'", state_directory);
+    }
+    *ret_store = store;
+    return LINNET_OK;
+}
+
+static linnet_status must_exist(const lmdb_store *store, const char *state_directory, linnet_error *err)
+{
+    struct stat info;
+    if (stat(store->path, &info) == 0)
+        return LINNET_OK;
+    if (errno == ENOENT)
+        return linnet_fail(err, LINNET_ERR_NOT_FOUND, "there is no device state in '%s'; enroll first",
+                           state_directory);
+    return linnet_fail_errno(err, errno, "state '%s'", state_directory);
+}
+
+static linnet_status take_lock(lmdb_store *store, const char *state_directory, linnet_error *err)
+{
+    char *path = linnet_path_join(state_directory, "lock");
+    linnet_status status = path ? linnet_lock_take(path, &store->lock_fd, err)
+                                : linnet_fail(err, LINNET_ERR_NOMEM, "state '%s'", state_directory);
+    free(path);
+    return status;
+}
+
+linnet_status linnet_kv_open_lmdb(const char *state_directory, bool create, linnet_kv *ret_kv,
+                                  linnet_error *err)
+{
+    lmdb_store *store = NULL;
+    linnet_status status = store_make(state_directory, &store, err);
+    if (status != LINNET_OK)
+        return status;
+    linnet_kv kv = {.context = store, .get = lmdb_get, .put = lmdb_put, .close = lmdb_close};
+    status = create ? linnet_directory_create(state_directory, err) : must_exist(store, state_directory, err);
     if (status == LINNET_OK)
-        status = linnet_lock_take(lock_path, &store->lock_fd, err);
+        status = take_lock(store, state_directory, err);
     if (status == LINNET_OK)
-        status = open_env(store, err);
-    kv.context = store;
+        status = open_env(store, false, err);
     if (status == LINNET_OK)
         status = check_format(&kv, state_directory, err);
-    free(lock_path);
+    if (status != LINNET_OK) {
+        lmdb_close(store);
+        return status;
+    }
+    *ret_kv = kv; /* owns the store */
+    return LINNET_OK;
+}
+
+static linnet_status refuse_put(void *context, const linnet_kv_item *items, size_t n_items, linnet_error *err)
+{
+    (void)items;
+    (void)n_items;
+    return linnet_fail(err, LINNET_ERR_DENIED, "'%s' is open for reading only",
+                       ((const lmdb_store *)context)->path);
+}
+
+linnet_status linnet_kv_open_lmdb_reader(const char *state_directory, linnet_kv *ret_kv, linnet_error *err)
+{
+    lmdb_store *store = NULL;
+    linnet_status status = store_make(state_directory, &store, err);
+    if (status != LINNET_OK)
+        return status;
+    linnet_kv kv = {.context = store, .get = lmdb_get, .put = refuse_put, .close = lmdb_close};
+    status = must_exist(store, state_directory, err);
+    if (status == LINNET_OK)
+        status = open_env(store, true, err);
+    if (status == LINNET_OK)
+        status = check_format(&kv, state_directory, err);
     if (status != LINNET_OK) {
         lmdb_close(store);
         return status;

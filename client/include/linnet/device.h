@@ -29,6 +29,8 @@ struct linnet_kv {
 };
 /** state_directory/device.mdb; takes the directory's lock for life (BUSY). create false: NOT_FOUND where there is none. */
 linnet_status linnet_kv_open_lmdb(const char *state_directory, bool create, linnet_kv *ret_kv, linnet_error *err) LINNET_NODISCARD;
+/** The same for reading only, also while another process runs the device: put is DENIED. */
+linnet_status linnet_kv_open_lmdb_reader(const char *state_directory, linnet_kv *ret_kv, linnet_error *err) LINNET_NODISCARD;
 linnet_status linnet_kv_open_memory(linnet_kv *ret_kv, linnet_error *err) LINNET_NODISCARD;
 
 /** What left the device, one entry for every upload that was begun, accepted or not; kept for good. */
