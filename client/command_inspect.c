@@ -3,6 +3,7 @@
  * allows, so that models linnet cannot run can be looked at too. */
 #include "commands.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #define SHOWN_BYTES 200 /* of a string of the metadata */
@@ -14,29 +15,33 @@ static const char *kind_name(linnet_gguf_kind kind)
     return (size_t)kind < ARRAY_LEN(names) ? names[kind] : "?";
 }
 
-/* A value as text: numbers in full, strings and arrays by their start or length. */
-static void value_text(const linnet_gguf_value *value, linnet_buffer *text)
+/* A value as JSON: numbers, truth values and the start of strings; of an array only "512 x string". */
+static json_t *value_json(const linnet_gguf_value *value)
 {
-    linnet_gguf_value one = *value;
+    linnet_gguf_value one = *value; /* a single value lies in the file as an array of one does */
     double number = 0;
     size_t at = 0;
-    linnet_text string = {0};
+    linnet_text string = {"", 0};
+    linnet_buffer text = {0};
+    one.kind = LINNET_GGUF_ARRAY;
     one.element_kind = value->kind;
     if (value->kind == LINNET_GGUF_ARRAY) {
-        linnet_buffer_append_format(text, "%llu x %s", (unsigned long long)value->n_elements,
+        linnet_buffer_append_format(&text, "%llu x %s", (unsigned long long)value->n_elements,
                                     kind_name(value->element_kind));
-        return;
-    }
-    one.kind = LINNET_GGUF_ARRAY; /* a single value lies in the file as an array of one does */
-    if (value->kind == LINNET_GGUF_STRING) {
+    } else if (value->kind == LINNET_GGUF_STRING) {
         if (linnet_gguf_array_text(&one, &at, &string))
-            client_append_line(text, string.bytes,
+            client_append_line(&text, string.bytes,
                                string.n_bytes < SHOWN_BYTES ? string.n_bytes : SHOWN_BYTES);
-    } else if (value->kind == LINNET_GGUF_BOOL) {
-        linnet_buffer_append_text(text, value->bytes[0] ? "true" : "false");
     } else if (linnet_gguf_array_number(&one, 0, &number) == LINNET_OK) {
-        linnet_buffer_append_format(text, "%.9g", number);
+        if (value->kind == LINNET_GGUF_BOOL)
+            return json_boolean(number != 0);
+        bool is_whole =
+            value->kind != LINNET_GGUF_F32 && value->kind != LINNET_GGUF_F64 && fabs(number) < 9e15;
+        return is_whole ? json_integer((json_int_t)number) : linnet_json_number(number);
     }
+    json_t *result = client_json_text(text.bytes, text.n_bytes);
+    linnet_buffer_release(&text);
+    return result;
 }
 
 static uint64_t n_parameters(const linnet_gguf *gguf, uint64_t *ret_bytes)
@@ -84,14 +89,12 @@ static json_t *json_of_metadata(const linnet_gguf *gguf)
     json_t *metadata = json_object();
     for (size_t i = 0; i < linnet_gguf_n_values(gguf); i++) {
         const linnet_gguf_value *value = linnet_gguf_value_at(gguf, i);
-        linnet_buffer text = {0}, name = {0};
+        linnet_buffer name = {0};
         client_append_line(&name, value->name.bytes, value->name.n_bytes);
         linnet_buffer_append_u8(&name, 0);
-        value_text(value, &text);
         if (!name.failed)
-            client_put_text(metadata, (const char *)name.bytes, text.bytes, text.n_bytes);
+            (void)json_object_set_new(metadata, (const char *)name.bytes, value_json(value));
         linnet_buffer_release(&name);
-        linnet_buffer_release(&text);
     }
     return metadata;
 }
@@ -143,15 +146,16 @@ static void print_metadata(const linnet_cli *cli, const linnet_gguf *gguf)
     linnet_table *table = linnet_table_create(headers, ARRAY_LEN(headers));
     for (size_t i = 0; i < linnet_gguf_n_values(gguf); i++) {
         const linnet_gguf_value *value = linnet_gguf_value_at(gguf, i);
-        linnet_buffer name = {0}, text = {0};
+        linnet_buffer name = {0};
+        json_t *json = value_json(value);
+        char *text = json_dumps(json, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
         client_append_line(&name, value->name.bytes, value->name.n_bytes);
-        value_text(value, &text);
         linnet_table_cell(table, "%.*s", (int)name.n_bytes, (const char *)name.bytes);
         linnet_table_cell(table, "%s", kind_name(value->kind));
-        linnet_table_cell(table, "%.*s", (int)(text.n_bytes < 60 ? text.n_bytes : 60),
-                          (const char *)text.bytes);
+        linnet_table_cell(table, "%.60s", text ? text : "");
+        free(text);
+        json_decref(json);
         linnet_buffer_release(&name);
-        linnet_buffer_release(&text);
     }
     linnet_table_print(table, cli->out);
     linnet_table_destroy(table);

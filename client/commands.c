@@ -71,7 +71,7 @@ static size_t valid_bytes(const uint8_t *bytes, size_t n_bytes)
     return 0;
 }
 
-void client_put_text(json_t *object, const char *name, const void *bytes, size_t n_bytes)
+json_t *client_json_text(const void *bytes, size_t n_bytes)
 {
     const uint8_t *text = bytes;
     linnet_buffer valid = {0};
@@ -83,9 +83,14 @@ void client_put_text(json_t *object, const char *name, const void *bytes, size_t
             linnet_buffer_append_text(&valid, "\xef\xbf\xbd");
         at += n > 0 ? n : 1;
     }
-    (void)json_object_set_new(object, name,
-                              json_stringn(valid.bytes ? (const char *)valid.bytes : "", valid.n_bytes));
+    json_t *result = json_stringn(valid.bytes ? (const char *)valid.bytes : "", valid.n_bytes);
     linnet_buffer_release(&valid);
+    return result;
+}
+
+void client_put_text(json_t *object, const char *name, const void *bytes, size_t n_bytes)
+{
+    (void)json_object_set_new(object, name, client_json_text(bytes, n_bytes));
 }
 
 void client_put_ids(json_t *object, const char *name, const int32_t *ids, size_t n)

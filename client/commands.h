@@ -46,6 +46,7 @@ json_t *client_event(const char *event);
 void client_put_number(json_t *object, const char *name, double value); /* null where not finite */
 void client_put_count(json_t *object, const char *name, uint64_t value);
 /** Any bytes: what is not UTF-8 becomes U+FFFD. */
+json_t *client_json_text(const void *bytes, size_t n_bytes);
 void client_put_text(json_t *object, const char *name, const void *bytes, size_t n_bytes);
 void client_put_ids(json_t *object, const char *name, const int32_t *ids, size_t n);
 
