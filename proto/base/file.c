@@ -98,6 +98,8 @@ linnet_status linnet_file_write(const char *path, const void *bytes, size_t n_by
     linnet_status status = LINNET_OK;
     char *temporary = malloc(strlen(path) + 8), *directory = directory_of(path);
     int fd = -1;
+    if (temporary)
+        temporary[0] = '\0'; /* nothing to remove yet */
     if (!temporary || !directory) {
         status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory to write '%s'", path);
         goto done;
