@@ -52,6 +52,16 @@ void linnet_progress_finish(linnet_progress *progress)
     progress->active = false;
 }
 
+/* The row of the curve at a fraction of the x axis, between its points on a straight line; -1: no value
+ * there. */
+static int plot_row(const double *y, size_t n, double fraction, double low, double high, int height)
+{
+    double x = fraction * (double)(n - 1);
+    size_t left = (size_t)x, right = left + 1 < n ? left + 1 : left;
+    double value = y[left] + (x - (double)left) * (y[right] - y[left]);
+    return isfinite(value) ? (int)((value - low) / (high - low) * (height - 1) + 0.5) : -1;
+}
+
 void linnet_plot_print(FILE *out, const char *title, const double *y, size_t n, int width, int height)
 {
     double low = INFINITY, high = -INFINITY;
@@ -67,9 +77,8 @@ void linnet_plot_print(FILE *out, const char *title, const double *y, size_t n, 
     for (int row = height - 1; row >= 0; row--) {
         fprintf(out, "%8.3f |", low + (high - low) * row / (height - 1));
         for (int column = 0; column < width; column++) {
-            size_t i =
-                n == 1 ? 0 : (size_t)((double)column / (width > 1 ? width - 1 : 1) * (double)(n - 1) + 0.5);
-            int at = isfinite(y[i]) ? (int)((y[i] - low) / (high - low) * (height - 1) + 0.5) : -1;
+            double fraction = width > 1 ? (double)column / (width - 1) : 0;
+            int at = plot_row(y, n, fraction, low, high, height);
             fputs(at == row ? "*" : " ", out);
         }
         fputc('\n', out);
