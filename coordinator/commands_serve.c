@@ -1,1 +1,211 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* serve: the HTTP server's threads answer, this thread keeps time. It sleeps until something is due, a
+ * contribution was accepted, or a signal comes; SIGTERM and SIGINT end it in order. The log goes to stderr
+ * with the <N> priorities that a service manager understands. An error after which the disk's state is
+ * unknown ends the process with status 1: it starts again from what it can read. */
+#include "commands.h"
+
+#include "linnet/transport.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#define SLEEP_MS_MAX 1000 /* joins set deadlines and other processes write to the store: look again */
+
+typedef struct service {
+    const linnet_cli *cli;
+    linnet_coordinator *coordinator;
+    int wake_fd, signal_fd;
+    uint64_t round_shown; /* newest round whose end was told */
+} service;
+
+static void on_log(void *context, int priority, const char *line)
+{
+    const linnet_cli *cli = context;
+    if (cli->quiet && priority > 4)
+        return;
+    fprintf(cli->log, "<%d>%s\n", priority, line);
+    (void)fflush(cli->log); /* a log that cannot be written stops nothing */
+}
+
+/* Called from the server's threads. */
+static void on_request(void *context, const linnet_http_request *request, linnet_http_response *ret_response)
+{
+    service *s = context;
+    const uint64_t one = 1;
+    linnet_coordinator_handle(s->coordinator, coordinator_now_ms(), request, ret_response);
+    if (strcmp(request->path, LINNET_PATH_UPLOAD) == 0 && write(s->wake_fd, &one, sizeof(one)) != sizeof(one))
+        on_log((void *)(uintptr_t)s->cli, 4,
+               "cannot wake the clock thread; it wakes by itself within a second");
+}
+
+json_t *coordinator_round_json(const char *event, const linnet_round_report *r)
+{
+    return json_pack("{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:o, s:n}", "event", event,
+                     "round", (json_int_t)r->round, "state", r->state, "version", (json_int_t)r->version,
+                     "invited", (json_int_t)r->invited, "joined", (json_int_t)r->joined, "accepted",
+                     (json_int_t)r->accepted, "dropped", (json_int_t)r->dropped, "loss_before",
+                     r->has_loss_before ? linnet_json_number(r->loss_before) : json_null(), "loss_after",
+                     r->has_loss_after ? linnet_json_number(r->loss_after) : json_null(), "bytes_up",
+                     (json_int_t)r->bytes_up, "bytes_down", (json_int_t)r->bytes_down, "adapter_hash",
+                     linnet_json_hex(&r->adapter, sizeof(r->adapter)), "epsilon");
+}
+
+/* Tell the rounds that ended since the last look. */
+static void tell_rounds(service *s)
+{
+    linnet_coordinator_report now;
+    linnet_round_report *rounds = NULL;
+    size_t n = 0;
+    if (!s->cli->json || linnet_coordinator_status(s->coordinator, &now, NULL) != LINNET_OK)
+        return;
+    bool is_over = strcmp(now.round_state, "closed") == 0 || strcmp(now.round_state, "void") == 0;
+    if (now.round <= s->round_shown + (is_over ? 0 : 1) ||
+        linnet_coordinator_rounds(s->coordinator, &rounds, &n, NULL) != LINNET_OK)
+        return;
+    for (size_t i = 0; i < n; i++)
+        if (rounds[i].round > s->round_shown &&
+            (strcmp(rounds[i].state, "closed") == 0 || strcmp(rounds[i].state, "void") == 0)) {
+            linnet_cli_emit(s->cli, coordinator_round_json("round", &rounds[i]));
+            s->round_shown = rounds[i].round;
+        }
+    free(rounds);
+}
+
+/* Sleep until the time, a contribution or a signal; false: a signal asks to end. */
+static bool wait_for_more(service *s, int64_t next_ms)
+{
+    int64_t left = next_ms - coordinator_now_ms();
+    struct pollfd fds[] = {{.fd = s->wake_fd, .events = POLLIN}, {.fd = s->signal_fd, .events = POLLIN}};
+    uint64_t drained;
+    (void)poll(fds, ARRAY_LEN(fds), left < 0 ? 0 : left > SLEEP_MS_MAX ? SLEEP_MS_MAX : (int)left);
+    if ((fds[0].revents & POLLIN) && read(s->wake_fd, &drained, sizeof(drained)) < 0)
+        return true; /* nothing to drain after all */
+    return !(fds[1].revents & POLLIN);
+}
+
+static linnet_status keep_time(service *s, linnet_error *err)
+{
+    int64_t next_ms = 0;
+    for (;;) {
+        linnet_status status = linnet_coordinator_tick(s->coordinator, coordinator_now_ms(), &next_ms, err);
+        if (status != LINNET_OK)
+            return status;
+        tell_rounds(s);
+        if (!wait_for_more(s, next_ms))
+            return LINNET_OK;
+    }
+}
+
+/* Signals as file descriptors: blocked before any thread starts, so that all inherit that. */
+static linnet_status events_open(service *s, linnet_error *err)
+{
+    sigset_t set;
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGTERM);
+    (void)sigaddset(&set, SIGINT);
+    (void)sigprocmask(SIG_BLOCK, &set, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file size limit becomes an error of the write */
+    s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return s->wake_fd < 0 || s->signal_fd < 0
+               ? linnet_fail(err, LINNET_ERR_IO, "no file descriptors left for signals")
+               : LINNET_OK;
+}
+
+static void tell_start(const linnet_cli *cli, const linnet_coordinator_report *report,
+                       const char *listen_text, unsigned port)
+{
+    char address[300];
+    const char *colon = strrchr(listen_text, ':');
+    (void)snprintf(address, sizeof(address), "%.*s:%u",
+                   (int)(colon - listen_text < 256 ? colon - listen_text : 256), listen_text, port);
+    linnet_cli_emit(cli, json_pack("{s:s, s:s, s:b}", "event", "listening", "address", address,
+                                   "operator_is_authority", report->operator_is_authority));
+    linnet_cli_say(cli, "Listening on %s, task '%s', version %llu, round %llu.\n", address, report->name,
+                   (unsigned long long)report->version, (unsigned long long)report->round);
+    if (report->operator_is_authority)
+        linnet_cli_say(cli, "%s\n", COORDINATOR_TRIAL_TEXT);
+    (void)fflush(cli->out);
+}
+
+static unsigned worker_count(const linnet_cli *cli)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (cli->n_threads > 0)
+        return cli->n_threads < 256 ? (unsigned)cli->n_threads : 256;
+    return cores > 2 ? (unsigned)cores * 2 : 4; /* some of them wait for the disk */
+}
+
+static linnet_status serve(service *s, const char *listen_text, linnet_error *err)
+{
+    linnet_server *server = NULL;
+    linnet_coordinator_report report;
+    const linnet_server_options options = {.listen = listen_text,
+                                           .n_threads = worker_count(s->cli),
+                                           .n_connections_max = 10000,
+                                           .idle_timeout_s = 60,
+                                           .n_body_max = LINNET_REQUEST_BYTES_MAX};
+    linnet_status status = linnet_coordinator_status(s->coordinator, &report, err);
+    if (status != LINNET_OK)
+        return status;
+    s->round_shown = report.round > 0 ? report.round - 1 : 0;
+    status = linnet_server_start(&options, on_request, s, &server, err);
+    if (status != LINNET_OK)
+        return status;
+    tell_start(s->cli, &report, listen_text, linnet_server_port(server));
+    status = keep_time(s, err);
+    linnet_server_stop(server);
+    return status;
+}
+
+static int run_serve(linnet_cli *cli, int argc, char **argv)
+{
+    const char *state = NULL, *listen_text = "127.0.0.1:8440";
+    linnet_option options[] = {
+        {.name = "state",
+         .kind = LINNET_OPTION_TEXT,
+         .value = &state,
+         .argument = "DIR",
+         .help = "state directory",
+         .required = true},
+        {.name = "listen",
+         .kind = LINNET_OPTION_TEXT,
+         .value = &listen_text,
+         .argument = "HOST:PORT",
+         .help = "address to listen on; port 0 takes a free one"},
+    };
+    int done =
+        linnet_cli_parse(cli, &coordinator_command_serve, options, ARRAY_LEN(options), argc, argv, 0, 0);
+    if (done >= 0)
+        return done;
+    linnet_error err = {0};
+    service s = {.cli = cli, .wake_fd = -1, .signal_fd = -1};
+    const linnet_coordinator_options open_options = {.serve = true};
+    linnet_status status = events_open(&s, &err);
+    if (status == LINNET_OK)
+        status = linnet_coordinator_open(state, &open_options, coordinator_now_ms(), &s.coordinator, &err);
+    if (status == LINNET_ERR_BUSY)
+        (void)linnet_fail(&err, status, "another process serves '%s' already", state);
+    if (status == LINNET_OK) {
+        linnet_coordinator_set_log(s.coordinator, on_log, cli);
+        status = serve(&s, listen_text, &err);
+    }
+    linnet_coordinator_close(s.coordinator);
+    if (s.wake_fd >= 0)
+        (void)close(s.wake_fd);
+    if (s.signal_fd >= 0)
+        (void)close(s.signal_fd);
+    if (status != LINNET_OK)
+        return linnet_cli_fail(cli, &err);
+    linnet_cli_emit(cli, json_pack("{s:s, s:s}", "event", "result", "stopped", "by signal"));
+    return 0;
+}
+
+const linnet_command coordinator_command_serve = {
+    .name = "serve", .summary = "Answer devices and run the rounds", .run = run_serve};

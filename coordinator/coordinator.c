@@ -142,6 +142,11 @@ const linnet_plan *linnet_coordinator_plan(const linnet_coordinator *c)
     return &c->plan;
 }
 
+const char *linnet_coordinator_architecture(const linnet_coordinator *c)
+{
+    return c->architecture;
+}
+
 /* ---- the layout, kept in the store so that a state needs no model file to be opened ---- */
 
 static void layout_pack(const linnet_layout *layout, linnet_buffer *bytes)

@@ -212,25 +212,29 @@ static linnet_status list_extend(const linnet_revocation *present, const linnet_
     return LINNET_OK;
 }
 
-static linnet_status list_next(linnet_store_txn *txn, const revoke_job *job, linnet_buffer *ret_list,
-                               linnet_error *err)
+linnet_status linnet_revocation_extend(const linnet_buffer *list, const linnet_device_id *device,
+                                       const linnet_identity *authority, linnet_buffer *ret_list,
+                                       linnet_error *err)
 {
-    linnet_buffer bytes = {0};
     linnet_device_id *ids = NULL;
     linnet_revocation present = {0};
-    linnet_status status = linnet_config_get(txn, "revocation", &bytes, err);
-    if (status == LINNET_OK && bytes.n_bytes > 0 &&
-        linnet_revocation_open(bytes.bytes, bytes.n_bytes, &job->coordinator->authority_key, &present) !=
+    linnet_status status = LINNET_OK;
+    if (list->n_bytes > 0 &&
+        linnet_revocation_open(list->bytes, list->n_bytes, linnet_identity_public_key(authority), &present) !=
             LINNET_OK)
-        status = linnet_fail(err, LINNET_ERR_FORMAT,
-                             "store: the revocation list is damaged; restore the state from a backup");
+        return linnet_fail(err, LINNET_ERR_FORMAT,
+                           "the revocation list is damaged; restore it from a backup");
+    if (linnet_revocation_contains(&present, device)) {
+        linnet_buffer_append(ret_list, list->bytes, list->n_bytes);
+        return ret_list->failed ? linnet_fail(err, LINNET_ERR_NOMEM, "revocation list") : LINNET_OK;
+    }
+    status = list_extend(&present, device, &ids, err);
     if (status == LINNET_OK)
-        status = list_extend(&present, job->device, &ids, err);
-    if (status == LINNET_OK)
-        status = linnet_revocation_sign(present.number + 1, ids, present.n_ids + 1,
-                                        job->coordinator->authority, ret_list, err);
+        status = linnet_revocation_sign(present.number + 1, ids, present.n_ids + 1, authority, ret_list, err);
+    if (status == LINNET_OK && ret_list->n_bytes > LINNET_REVOCATION_BYTES_MAX)
+        status = linnet_fail(err, LINNET_ERR_LIMIT,
+                             "the revocation list is full (%zu bytes): start a new task", ret_list->n_bytes);
     free(ids);
-    linnet_buffer_release(&bytes);
     return status;
 }
 
@@ -238,7 +242,7 @@ static linnet_status revoke(linnet_store_txn *txn, void *context, linnet_error *
 {
     const revoke_job *job = context;
     linnet_device_row device;
-    linnet_buffer list = {0};
+    linnet_buffer present = {0}, list = {0};
     linnet_status status = linnet_device_get(txn, job->device, &device, err);
     if (status == LINNET_ERR_NOT_FOUND)
         return linnet_fail(err, status, "no such device; 'linnet-coordinator devices' lists them");
@@ -247,12 +251,12 @@ static linnet_status revoke(linnet_store_txn *txn, void *context, linnet_error *
     device.is_revoked = true;
     status = linnet_device_put(txn, &device, err);
     if (status == LINNET_OK)
-        status = list_next(txn, job, &list, err);
-    if (status == LINNET_OK && list.n_bytes > LINNET_HELLO_BYTES_MAX / 2)
-        status = linnet_fail(err, LINNET_ERR_LIMIT,
-                             "the revocation list is full (%zu bytes): start a new task", list.n_bytes);
+        status = linnet_config_get(txn, "revocation", &present, err);
+    if (status == LINNET_OK)
+        status = linnet_revocation_extend(&present, job->device, job->coordinator->authority, &list, err);
     if (status == LINNET_OK)
         status = linnet_config_put(txn, "revocation", list.bytes, list.n_bytes, err);
+    linnet_buffer_release(&present);
     linnet_buffer_release(&list);
     return status;
 }

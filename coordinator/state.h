@@ -14,6 +14,7 @@
 
 #define LINNET_SPOOL_LOCKS                                                                                   \
     64 /* uploads of one device take turns; devices share these by the first byte of their id */
+#define LINNET_REVOCATION_BYTES_MAX (LINNET_HELLO_BYTES_MAX / 2) /* fits HELLO and answers: 8000 devices */
 #define LINNET_CHANNEL_KEYS 4 /* alive at once: two in normal rotation, more after a clock jump */
 
 typedef struct linnet_channel_slot {
@@ -106,6 +107,12 @@ linnet_status linnet_registry_enroll(linnet_coordinator *coordinator, int64_t no
                                      linnet_error *err) LINNET_NODISCARD;
 linnet_status linnet_registry_find(linnet_coordinator *coordinator, const linnet_device_id *id,
                                    linnet_device_row *ret_row, linnet_error *err) LINNET_NODISCARD;
+
+/** The signed list after `list` (may be empty) with one more device; the same list where it stands there
+ * already. */
+linnet_status linnet_revocation_extend(const linnet_buffer *list, const linnet_device_id *device,
+                                       const linnet_identity *authority, linnet_buffer *ret_list,
+                                       linnet_error *err) LINNET_NODISCARD;
 
 /* ---- rounds.c ---- */
 /** In an update: open the next round on release `version` and announce it. */

@@ -78,6 +78,8 @@ linnet_status linnet_coordinator_devices(linnet_coordinator *coordinator, linnet
 /** The adapter that round `round` led to (0: the initial one; UINT64_MAX: the newest). Owned. */
 linnet_status linnet_coordinator_adapter(linnet_coordinator *coordinator, uint64_t round, linnet_adapter **ret_adapter, linnet_error *err) LINNET_NODISCARD;
 const linnet_plan *linnet_coordinator_plan(const linnet_coordinator *coordinator);
+/** general.architecture of the base model: what a GGUF adapter has to name. */
+const char *linnet_coordinator_architecture(const linnet_coordinator *coordinator);
 /** Contributions of a closed round, for audits and the simulator's transcript: device id, weight-free echo Hy, in
  *  acceptance order. Owned array. */
 typedef struct linnet_contribution_report {
@@ -86,5 +88,15 @@ typedef struct linnet_contribution_report {
     uint64_t sequence;
 } linnet_contribution_report;
 linnet_status linnet_coordinator_contributions(linnet_coordinator *coordinator, uint64_t round, linnet_contribution_report **ret_list, size_t *ret_n, linnet_error *err) LINNET_NODISCARD;
+
+/** The transcript, entry by entry, with what is wrong about it: h_i = H("trans", h_(i-1) || entry), bodies under the
+ *  coordinator's signature, every release naming the one before, every closed round its adapter. Owned array. */
+typedef struct linnet_audit_entry {
+    const char *type; /* "release", "announce", "closed", "void"; static */
+    uint64_t number;  /* version of a release, else the round */
+    linnet_hash hash; /* V, A, or the adapter's */
+    const char *flaw; /* static; NULL: good */
+} linnet_audit_entry;
+linnet_status linnet_coordinator_audit(linnet_coordinator *coordinator, linnet_audit_entry **ret_entries, size_t *ret_n, linnet_error *err) LINNET_NODISCARD;
 
 #endif

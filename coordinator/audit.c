@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The transcript verified (SECURE-AGGREGATION 7): the hash chain over its entries, and what each entry names:
+ * a release under the coordinator's signature that names the one before, an announcement under its signature,
+ * the adapter of a closed round. It does not prove that an adapter is the sum of its round's contributions;
+ * whoever keeps the spool could fold it again. */
+#include "state.h"
+
+#include <stdlib.h>
+
+typedef struct audit {
+    linnet_coordinator *coordinator;
+    linnet_store_txn *txn;
+    linnet_hash head;    /* before the entry */
+    linnet_hash release; /* V of the last release */
+    linnet_audit_entry *entries;
+    size_t n_entries, capacity;
+} audit;
+
+static const char *type_name(uint8_t type)
+{
+    switch (type) {
+    case LINNET_ENTRY_RELEASE:
+        return "release";
+    case LINNET_ENTRY_ANNOUNCE:
+        return "announce";
+    case LINNET_ENTRY_CLOSED:
+        return "closed";
+    default:
+        return "void";
+    }
+}
+
+/* Is this Signed, with this hash, by the coordinator? */
+static const char *signed_flaw(const audit *a, linnet_label label, const uint8_t *bytes, size_t n_bytes,
+                               const linnet_hash *hash, linnet_signed *ret_signed)
+{
+    if (linnet_signed_open(bytes, n_bytes, ret_signed, NULL) != LINNET_OK)
+        return "it is malformed";
+    linnet_hash there = linnet_hash_of(label, ret_signed->body, ret_signed->n_body);
+    if (!linnet_hash_equal(&there, hash))
+        return "its body has another hash";
+    if (linnet_verify_hash(linnet_identity_public_key(a->coordinator->identity), hash,
+                           &ret_signed->signature) != LINNET_OK)
+        return "its signature is not the coordinator's";
+    return NULL;
+}
+
+static const char *release_flaw(audit *a, const linnet_entry_row *entry)
+{
+    linnet_release_row row;
+    linnet_release release;
+    linnet_signed body;
+    if (linnet_release_get(a->txn, entry->round, &row, NULL) != LINNET_OK)
+        return "the release is missing";
+    const char *flaw = signed_flaw(a, LINNET_LABEL_MODEL, row.bytes, row.n_bytes, &entry->body, &body);
+    if (!flaw && linnet_release_unpack(body.body, body.n_body, &release, NULL) != LINNET_OK)
+        flaw = "it is malformed";
+    if (!flaw && (!linnet_hash_equal(&release.previous, &a->release) || release.version != entry->round))
+        flaw = "it does not name the release before";
+    if (!flaw && !linnet_hash_equal(&release.adapter, &row.adapter))
+        flaw = "its row names another adapter";
+    a->release = entry->body;
+    return flaw;
+}
+
+static const char *announcement_flaw(const audit *a, const linnet_entry_row *entry)
+{
+    const uint8_t *bytes;
+    size_t n_bytes;
+    linnet_signed body;
+    linnet_record_id id = linnet_record_number('n', entry->round);
+    if (linnet_store_get(a->txn, &id, &bytes, &n_bytes, NULL) != LINNET_OK)
+        return "the announcement is missing";
+    return signed_flaw(a, LINNET_LABEL_ANNOUNCE, bytes, n_bytes, &entry->body, &body);
+}
+
+static const char *end_flaw(const audit *a, const linnet_entry_row *entry)
+{
+    linnet_round_row row;
+    if (linnet_round_get(a->txn, entry->round, &row, NULL) != LINNET_OK)
+        return "the round is missing";
+    bool is_closed = entry->type == LINNET_ENTRY_CLOSED;
+    if (row.state != (is_closed ? LINNET_ROUND_CLOSED : LINNET_ROUND_VOID))
+        return "the round ended otherwise";
+    return linnet_hash_equal(is_closed ? &row.adapter : &row.chain, &entry->body)
+               ? NULL
+               : "the round's row says something else";
+}
+
+static const char *entry_flaw(audit *a, const linnet_entry_row *entry, const uint8_t *bytes, size_t n_bytes)
+{
+    linnet_hasher hasher;
+    linnet_hasher_init(&hasher, LINNET_LABEL_TRANSCRIPT);
+    if (a->n_entries > 0)
+        linnet_hasher_update(&hasher, a->head.bytes, sizeof(a->head.bytes));
+    linnet_hasher_update(&hasher, bytes, n_bytes - sizeof(entry->head.bytes));
+    linnet_hash head = linnet_hasher_final(&hasher);
+    a->head = entry->head;
+    if (!linnet_hash_equal(&head, &entry->head))
+        return "the chain is broken here";
+    if (entry->type == LINNET_ENTRY_RELEASE)
+        return release_flaw(a, entry);
+    return entry->type == LINNET_ENTRY_ANNOUNCE ? announcement_flaw(a, entry) : end_flaw(a, entry);
+}
+
+static linnet_status visit(void *context, const uint8_t *fields, size_t n_fields, const uint8_t *bytes,
+                           size_t n_bytes, linnet_error *err)
+{
+    audit *a = context;
+    linnet_entry_row entry;
+    (void)fields;
+    (void)n_fields;
+    if (linnet_entry_row_unpack(bytes, n_bytes, &entry) != LINNET_OK)
+        return linnet_fail(err, LINNET_ERR_FORMAT, "transcript: entry %zu is damaged", a->n_entries);
+    if (a->n_entries == a->capacity) {
+        size_t capacity = a->capacity ? 2 * a->capacity : 64;
+        linnet_audit_entry *entries = realloc(a->entries, capacity * sizeof(*entries));
+        if (!entries)
+            return linnet_fail(err, LINNET_ERR_NOMEM, "transcript");
+        a->entries = entries;
+        a->capacity = capacity;
+    }
+    const char *flaw = entry_flaw(a, &entry, bytes, n_bytes);
+    a->entries[a->n_entries++] = (linnet_audit_entry){
+        .type = type_name(entry.type), .number = entry.round, .hash = entry.body, .flaw = flaw};
+    return LINNET_OK;
+}
+
+linnet_status linnet_coordinator_audit(linnet_coordinator *c, linnet_audit_entry **ret_entries, size_t *ret_n,
+                                       linnet_error *err)
+{
+    audit a = {.coordinator = c};
+    linnet_record_id prefix = linnet_record_of('h');
+    linnet_status status = linnet_store_read_begin(c->store, &a.txn, err);
+    if (status != LINNET_OK)
+        return status;
+    status = linnet_store_each(a.txn, &prefix, visit, &a, err);
+    linnet_store_read_end(a.txn);
+    if (status != LINNET_OK) {
+        free(a.entries);
+        return status;
+    }
+    *ret_entries = a.entries;
+    *ret_n = a.n_entries;
+    return LINNET_OK;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LINNET_COORDINATOR_COMMANDS_H
+#define LINNET_COORDINATOR_COMMANDS_H
+
+#include "linnet/cli.h"
+#include "linnet/coordinator.h"
+
+extern const linnet_command coordinator_command_init, coordinator_command_serve, coordinator_command_invite,
+    coordinator_command_revoke, coordinator_command_pause, coordinator_command_resume,
+    coordinator_command_authority, coordinator_command_status, coordinator_command_rounds,
+    coordinator_command_devices, coordinator_command_privacy, coordinator_command_audit,
+    coordinator_command_plan_check, coordinator_command_export;
+
+/** The wall clock in milliseconds since 1970. */
+int64_t coordinator_now_ms(void);
+/** Open a state beside a process that may be serving it. */
+linnet_status coordinator_open_beside(const char *state, linnet_coordinator **ret_coordinator,
+                                      linnet_error *err) LINNET_NODISCARD;
+/** Hash, key or id as a short text for tables. */
+const char *coordinator_short_hex(const void *bytes, char text[17]);
+/** What a round's --json object says. */
+json_t *coordinator_round_json(const char *event, const linnet_round_report *round);
+
+/** The sentence of the trial set-up, printed wherever a promise is made. */
+#define COORDINATOR_TRIAL_TEXT                                                                               \
+    "The enrolment authority's key lies with the coordinator (trial set-up): whoever runs this machine can " \
+    "enrol devices at will, so the promise against a malicious operator does not hold."
+
+#endif
