@@ -161,7 +161,8 @@ linnet_status linnet_trainer_step(linnet_trainer *trainer, linnet_train_step *re
         return linnet_fail(err, LINNET_ERR_ARG, "all %u steps are taken", (unsigned)t->n_steps);
     linnet_status status = batch_gradient(trainer, &result, err);
     if (status != LINNET_OK)
-        return status;
+        return linnet_error_prefix(err, status, "step %u (learning rate %g)", (unsigned)result.step,
+                                   t->learning_rate);
     if (t->prox_mu > 0)
         linnet_gradient_add_prox(&trainer->optimizer, t->prox_mu, trainer->adapter->data, trainer->start,
                                  trainer->gradient);
