@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+linnet_fuzzer(message linnet_proto)
+linnet_fuzzer(signed linnet_proto)
+linnet_fuzzer(frame linnet_proto)
+linnet_fuzzer(plan linnet_proto)
