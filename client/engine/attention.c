@@ -9,7 +9,9 @@
 
 #include <math.h>
 
-enum { QUERIES = LINNET_ATTENTION_QUERIES, LANES = 8 };
+#include "ops.h"
+
+enum { QUERIES = LINNET_ATTENTION_QUERIES };
 
 typedef struct attention_work {
     const linnet_attention *attention;
@@ -38,42 +40,10 @@ static double cost_of(const linnet_attention *attention)
 
 /* ---- softmax of a row ---- */
 
-static float largest(const float *x, size_t n)
-{
-    float lanes[LANES];
-    size_t i = 0;
-    for (size_t j = 0; j < LANES; j++)
-        lanes[j] = x[0];
-    for (; i + LANES <= n; i += LANES)
-        for (size_t j = 0; j < LANES; j++)
-            lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
-    for (; i < n; i++)
-        lanes[0] = x[i] > lanes[0] ? x[i] : lanes[0];
-    for (size_t j = 1; j < LANES; j++)
-        lanes[0] = lanes[j] > lanes[0] ? lanes[j] : lanes[0];
-    return lanes[0];
-}
-
-static float sum_of(const float *x, size_t n)
-{
-    float lanes[LANES] = {0};
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t j = 0; j < LANES; j++)
-            lanes[j] += x[i + j];
-    for (; i < n; i++)
-        lanes[0] += x[i];
-    return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
-}
-
 /* The first n_visible scores of a row become probabilities, the rest up to n zero. */
 static void softmax(const linnet_kernels *kernels, float *row, size_t n_visible, size_t n)
 {
-    float top = largest(row, n_visible);
-    for (size_t i = 0; i < n_visible; i++)
-        row[i] -= top;
-    kernels->exp_in_place(row, n_visible);
-    float inverse = 1.0f / sum_of(row, n_visible);
+    float inverse = 1.0f / linnet_row_exp(kernels, row, n_visible, linnet_row_max(row, n_visible));
     for (size_t i = 0; i < n_visible; i++)
         row[i] *= inverse;
     memset(row + n_visible, 0, (n - n_visible) * sizeof(float));

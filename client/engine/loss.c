@@ -9,7 +9,9 @@
 
 #include <math.h>
 
-enum { TILE_ROWS = 1024, LANES = 8 };
+#include "ops.h"
+
+enum { TILE_ROWS = 1024 };
 
 size_t linnet_loss_tile_rows(size_t vocabulary)
 {
@@ -25,29 +27,6 @@ typedef struct loss_work {
     float *d_hidden;
 } loss_work;
 
-static float tile_top(const float *x, size_t n)
-{
-    float top = x[0];
-    for (size_t i = 1; i < n; i++)
-        top = x[i] > top ? x[i] : top;
-    return top;
-}
-
-static double tile_sum(const float *x, size_t n)
-{
-    float lanes[LANES] = {0};
-    double sum = 0;
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t j = 0; j < LANES; j++)
-            lanes[j] += x[i + j];
-    for (; i < n; i++)
-        sum += x[i];
-    for (size_t j = 0; j < LANES; j++)
-        sum += lanes[j];
-    return sum;
-}
-
 /* Logits of the tile become exponentials (the target's 0), and what was summed so far is scaled to the new
  * top. */
 static void tile_tokens(void *context, size_t first, size_t last, unsigned thread)
@@ -60,7 +39,7 @@ static void tile_tokens(void *context, size_t first, size_t last, unsigned threa
         float *logits = loss->logits + t * work->n_rows;
         linnet_loss_row *row = &loss->rows[t];
         size_t at = (size_t)work->targets[t] - work->first_row; /* wraps where it is in an earlier tile */
-        float top = tile_top(logits, work->n_rows);
+        float top = linnet_row_max(logits, work->n_rows);
         if (at < work->n_rows)
             row->target = logits[at];
         if (top > row->top) {
@@ -70,12 +49,9 @@ static void tile_tokens(void *context, size_t first, size_t last, unsigned threa
                 work->d_hidden[t * width + i] *= (float)shrink;
             row->top = top;
         }
-        for (size_t i = 0; i < work->n_rows; i++)
-            logits[i] -= row->top;
-        loss->work->product.kernels->exp_in_place(logits, work->n_rows);
         if (at < work->n_rows)
-            logits[at] = 0;
-        row->others += tile_sum(logits, work->n_rows);
+            logits[at] = -INFINITY; /* left out */
+        row->others += linnet_row_exp(loss->work->product.kernels, logits, work->n_rows, row->top);
     }
 }
 
