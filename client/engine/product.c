@@ -13,7 +13,7 @@ enum {
     BACKWARD_DEPTH = 128, /* rows of W in a tile */
     DOT_TOKENS = 3, /* up to so many, decoding a row again for each is cheaper than turning it for the gemm */
     GRAIN = 32,     /* threads get whole multiples of this: a quantised block, a SIMD panel */
-    MIN_PARALLEL_WORK = 1 << 18 /* multiply-adds below which waking a thread costs more than it brings */
+    MIN_PARALLEL_WORK = 1 << 20 /* multiply-adds below which waking a thread costs more than it brings */
 };
 
 static size_t smaller(size_t a, size_t b)

@@ -207,7 +207,11 @@ static void backward_adds_within_rounding_for_every_type(void **state)
 static void threads_do_not_change_a_bit_of_forward_and_backward(void **state)
 {
     fixture *f = *state;
-    enum { ROWS = 700, COLUMNS = 736, TOKENS = 9 }; /* enough work that the pool is used, and uneven shares */
+    enum {
+        ROWS = 1500,
+        COLUMNS = 736,
+        TOKENS = 9
+    }; /* enough work that the pool is used, and uneven shares */
     for (size_t type = 0; type < ARRAY_LEN(types); type++) {
         weights w = weights_create(type, ROWS, COLUMNS);
         float *x = floats_create(TOKENS * COLUMNS), *d_y = floats_create(TOKENS * ROWS);
