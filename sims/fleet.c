@@ -195,8 +195,8 @@ linnet_status fleet_create(const linnet_simulation_config *config, fleet *ret_fl
     linnet_rng_init(&speeds, config->seed, FLEET_STREAM_DEVICE);
     for (size_t i = 0; status == LINNET_OK && i < f->n_devices; i++) {
         virtual_device *device = &f->devices[i];
-        *device =
-            (virtual_device){.fleet = f, .share = &f->shares->items[i], .seed = linnet_rng_next(&speeds)};
+        *device = (virtual_device){
+            .fleet = f, .share = &f->shares->items[i], .seed = linnet_rng_next(&speeds) >> 11};
         device->speed = 0.5 + 1.5 * linnet_rng_double(&speeds);
         status = enroll(f, device, err);
     }

@@ -61,6 +61,8 @@ static linnet_status load_plan(const run_options *options, size_t n_awake, linne
     if (ret_plan->minimum > ret_plan->goal)
         ret_plan->minimum = ret_plan->goal;
     ret_plan->rounds = (uint32_t)options->rounds;
+    if (options->processes && ret_plan->poll_s > 1)
+        ret_plan->poll_s = 1; /* real seconds: nobody waits for a watch to wake up */
     return linnet_plan_check(ret_plan, err);
 }
 

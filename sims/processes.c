@@ -215,8 +215,8 @@ static linnet_status start_crew(crew *c, linnet_error *err)
     if (status == LINNET_OK)
         status = linnet_file_read(f->config->data_path, SIZE_MAX / 2, &lines, err);
     for (size_t i = 0; status == LINNET_OK && i < f->n_devices; i++) {
-        f->devices[i] =
-            (virtual_device){.fleet = f, .share = &f->shares->items[i], .seed = linnet_rng_next(&speeds)};
+        f->devices[i] = (virtual_device){
+            .fleet = f, .share = &f->shares->items[i], .seed = linnet_rng_next(&speeds) >> 11};
         f->devices[i].speed = linnet_rng_double(&speeds);
         (void)snprintf(c->directories[i], sizeof(c->directories[i]), "%s/devices/%zu",
                        f->config->out_directory, i);
