@@ -40,13 +40,16 @@ static double cost_of(const linnet_attention *attention)
 
 /* ---- softmax of a row ---- */
 
-/* The first n_visible scores of a row become probabilities, the rest up to n zero. */
-static void softmax(const linnet_kernels *kernels, float *row, size_t n_visible, size_t n)
+/* The first n_visible scores of a row become probabilities, the rest up to `stride` zero. */
+static void softmax(const linnet_kernels *kernels, float *row, size_t n_visible, size_t stride)
 {
-    float inverse = 1.0f / linnet_row_exp(kernels, row, n_visible, linnet_row_max(row, n_visible));
-    for (size_t i = 0; i < n_visible; i++)
+    size_t n = linnet_tile_stride(n_visible);
+    for (size_t i = n_visible; i < n; i++)
+        row[i] = -INFINITY;
+    float inverse = 1.0f / linnet_row_exp(kernels, row, n, linnet_row_max(row, n));
+    for (size_t i = 0; i < n; i++)
         row[i] *= inverse;
-    memset(row + n_visible, 0, (n - n_visible) * sizeof(float));
+    memset(row + n, 0, (stride - n) * sizeof(float));
 }
 
 /* ---- forward ---- */
@@ -57,7 +60,8 @@ static void decode_groups(void *context, size_t first, size_t last, unsigned thr
     const attention_work *work = context;
     const linnet_attention *attention = work->attention;
     const linnet_kernels *kernels = attention->work->product.kernels;
-    size_t width = attention->head_width, n_keys = attention->position + 1;
+    size_t width = attention->head_width, n_keys = attention->position + 1,
+           tile_step = linnet_tile_stride(n_keys);
     size_t group = attention->n_heads / attention->n_kv_heads;
     float *tile = attention->work->tiles + thread * attention->work->tile_stride;
     for (size_t kv_head = first; kv_head < last; kv_head++)
@@ -65,25 +69,26 @@ static void decode_groups(void *context, size_t first, size_t last, unsigned thr
             size_t n_rows = group - start < QUERIES ? group - start : QUERIES;
             size_t column = (kv_head * group + start) * width;
             kernels->gemm_nt(n_rows, n_keys, width, work->scale, work->q + column, width,
-                             work->k + kv_head * width, work->kv_width, tile, n_keys, false);
+                             work->k + kv_head * width, work->kv_width, tile, tile_step, false);
             for (size_t row = 0; row < n_rows; row++)
-                softmax(kernels, tile + row * n_keys, n_keys, n_keys);
-            kernels->gemm_nn(n_rows, width, n_keys, 1.0f, tile, n_keys, work->v + kv_head * width,
+                softmax(kernels, tile + row * tile_step, n_keys, tile_step);
+            kernels->gemm_nn(n_rows, width, n_keys, 1.0f, tile, tile_step, work->v + kv_head * width,
                              work->kv_width, work->out + column, width, false);
         }
 }
 
-/* Probabilities of queries [start, start + n_rows) of a head, (n_rows, n_keys). */
+/* Probabilities of queries [start, start + n_rows) of a head, in rows of linnet_tile_stride(n_keys). */
 static void probabilities(const attention_work *work, size_t head, size_t start, size_t n_rows, float *tile)
 {
     const linnet_attention *attention = work->attention;
     const linnet_kernels *kernels = attention->work->product.kernels;
     size_t width = attention->head_width, kv_head = head / (attention->n_heads / attention->n_kv_heads);
-    size_t before = attention->position + start, n_keys = before + n_rows;
+    size_t before = attention->position + start, n_keys = before + n_rows,
+           tile_step = linnet_tile_stride(n_keys);
     kernels->gemm_nt(n_rows, n_keys, width, work->scale, work->q + start * work->query_width + head * width,
-                     work->query_width, work->k + kv_head * width, work->kv_width, tile, n_keys, false);
+                     work->query_width, work->k + kv_head * width, work->kv_width, tile, tile_step, false);
     for (size_t row = 0; row < n_rows; row++)
-        softmax(kernels, tile + row * n_keys, before + row + 1, n_keys);
+        softmax(kernels, tile + row * tile_step, before + row + 1, tile_step);
 }
 
 /* Items are tiles of queries, head by head. */
@@ -100,8 +105,8 @@ static void forward_tiles(void *context, size_t first, size_t last, unsigned thr
         size_t n_keys = attention->position + start + n_rows;
         probabilities(work, head, start, n_rows, tile);
         attention->work->product.kernels->gemm_nn(
-            n_rows, width, n_keys, 1.0f, tile, n_keys, work->v + head / group * width, work->kv_width,
-            work->out + start * work->query_width + head * width, work->query_width, false);
+            n_rows, width, n_keys, 1.0f, tile, linnet_tile_stride(n_keys), work->v + head / group * width,
+            work->kv_width, work->out + start * work->query_width + head * width, work->query_width, false);
     }
 }
 
@@ -128,7 +133,8 @@ void linnet_attention_forward(const linnet_attention *attention, const float *q,
 static void softmax_backward(const linnet_kernels *kernels, const float *p, float *d_p, size_t n_rows,
                              size_t n)
 {
-    for (size_t row = 0; row < n_rows; row++, p += n, d_p += n) {
+    size_t step = linnet_tile_stride(n);
+    for (size_t row = 0; row < n_rows; row++, p += step, d_p += step) {
         float mean = kernels->dot_f32(p, d_p, n);
         for (size_t i = 0; i < n; i++)
             d_p[i] = p[i] * (d_p[i] - mean);
@@ -143,15 +149,16 @@ static void backward_tile(const attention_work *work, size_t head, size_t start,
     const linnet_kernels *kernels = attention->work->product.kernels;
     size_t width = attention->head_width, kv_head = head / (attention->n_heads / attention->n_kv_heads);
     size_t stride = work->query_width, kv_stride = work->kv_width, n_keys = start + n_rows;
+    size_t tile_step = linnet_tile_stride(n_keys);
     const float *k = work->k + kv_head * width, *v = work->v + kv_head * width;
     const float *d_out = work->d_out + start * stride + head * width;
-    float *q = work->d_q + start * stride + head * width, *d_tile = tile + n_rows * n_keys;
+    float *q = work->d_q + start * stride + head * width, *d_tile = tile + n_rows * tile_step;
     probabilities(work, head, start, n_rows, tile);
-    kernels->gemm_nt(n_rows, n_keys, width, 1.0f, d_out, stride, v, kv_stride, d_tile, n_keys, false);
-    kernels->gemm_tn(n_keys, width, n_rows, 1.0f, tile, n_keys, d_out, stride, d_v, width, true);
+    kernels->gemm_nt(n_rows, n_keys, width, 1.0f, d_out, stride, v, kv_stride, d_tile, tile_step, false);
+    kernels->gemm_tn(n_keys, width, n_rows, 1.0f, tile, tile_step, d_out, stride, d_v, width, true);
     softmax_backward(kernels, tile, d_tile, n_rows, n_keys);
-    kernels->gemm_tn(n_keys, width, n_rows, work->scale, d_tile, n_keys, q, stride, d_k, width, true);
-    kernels->gemm_nn(n_rows, width, n_keys, work->scale, d_tile, n_keys, k, kv_stride, q, stride, false);
+    kernels->gemm_tn(n_keys, width, n_rows, work->scale, d_tile, tile_step, q, stride, d_k, width, true);
+    kernels->gemm_nn(n_rows, width, n_keys, work->scale, d_tile, tile_step, k, kv_stride, q, stride, false);
 }
 
 static void backward_heads(void *context, size_t first, size_t last, unsigned thread)

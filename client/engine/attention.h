@@ -12,7 +12,7 @@ typedef struct linnet_attention {
     size_t n_queries, position; /* query i stands at position + i and sees keys 0..position + i */
 } linnet_attention;
 
-/** Rows of context_tokens floats that a thread needs in linnet_workspace.tiles. */
+/** Rows of linnet_tile_stride(context_tokens) floats that a thread needs in linnet_workspace.tiles. */
 enum { LINNET_ATTENTION_QUERIES = 32, LINNET_ATTENTION_ROWS = LINNET_ATTENTION_QUERIES, LINNET_ATTENTION_ROWS_TRAIN = 2 * LINNET_ATTENTION_QUERIES };
 
 /** out (n_queries, n_heads x head_width) = softmax(q k^T / sqrt(head_width)) v, per head; k and v have

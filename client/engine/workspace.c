@@ -71,13 +71,13 @@ linnet_status linnet_workspace_init(linnet_workspace *work, const linnet_model *
         {&work->product.scratch, n_threads, work->product.scratch_stride},
         {&work->cosines, context_tokens, work->n_rope_pairs},
         {&work->sines, context_tokens, work->n_rope_pairs},
-        {&work->tiles, n_threads * n_tile_rows, context_tokens},
+        {&work->tiles, n_threads * n_tile_rows, linnet_tile_stride(context_tokens)},
         {&work->rows, n_threads, shape->width},
     };
     linnet_status status = linnet_parts_place(parts, ARRAY_LEN(parts), &work->block, &work->n_bytes, err);
     if (status != LINNET_OK)
         return status;
-    work->tile_stride = n_tile_rows * context_tokens;
+    work->tile_stride = n_tile_rows * linnet_tile_stride(context_tokens);
     fill_rotations(work, shape, context_tokens);
     return LINNET_OK;
 }

@@ -21,7 +21,7 @@ typedef struct linnet_workspace {
     linnet_product product;
     float *cosines, *sines; /* [context_tokens][rope_width / 2] */
     size_t n_rope_pairs;
-    float *tiles; /* attention: of each thread, tile_stride floats: rows of context_tokens */
+    float *tiles; /* attention: of each thread, tile_stride floats: rows of round_up(context_tokens, 16) */
     size_t tile_stride;
     float *rows; /* loss: of each thread, width floats */
     void *block; /* owned: all of these */
@@ -31,6 +31,12 @@ typedef struct linnet_workspace {
 /** LIMIT where context_tokens is beyond LINNET_CONTEXT_MAX. n_tile_rows: see attention.h. */
 linnet_status linnet_workspace_init(linnet_workspace *work, const linnet_model *model, linnet_thread_pool *pool, size_t context_tokens, size_t n_tile_rows, linnet_error *err) LINNET_NODISCARD;
 void linnet_workspace_release(linnet_workspace *work);
+
+/** Row length of an attention tile for n_keys keys: whole vectors, so that rows have no odd ends. */
+static inline size_t linnet_tile_stride(size_t n_keys)
+{
+    return (n_keys + 15) / 16 * 16;
+}
 
 /** Run over n_items with the pool, or in the caller where `cost` (about a nanosecond each) does not pay a wake-up. */
 void linnet_workspace_run(const linnet_workspace *work, size_t n_items, double cost, linnet_work_fn *function, void *context);
