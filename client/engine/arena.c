@@ -253,7 +253,7 @@ linnet_status linnet_arena_score(linnet_arena *arena, const linnet_adapter *adap
                                  const linnet_sequence *sequence, double *ret_loss_sum, size_t *ret_n_counted,
                                  float *ret_each, linnet_error *err)
 {
-    size_t n_counted, n_tokens;
+    size_t n_counted = 0, n_tokens = 0;
     double sum = 0;
     linnet_status status = prepare_sequence(arena, sequence, &n_counted, &n_tokens, err);
     if (status == LINNET_OK)
@@ -282,7 +282,7 @@ linnet_status linnet_arena_gradient(linnet_arena *arena, const linnet_adapter *a
                                     float *gradient, double *ret_loss_sum, size_t *ret_n_counted,
                                     linnet_error *err)
 {
-    size_t n_counted, n_tokens;
+    size_t n_counted = 0, n_tokens = 0;
     double sum = 0;
     if (!arena->train)
         return linnet_fail(err, LINNET_ERR_ARG, "this arena was made for scoring; training needs another");

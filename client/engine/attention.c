@@ -9,8 +9,6 @@
 
 #include <math.h>
 
-#include "ops.h"
-
 enum { QUERIES = LINNET_ATTENTION_QUERIES };
 
 typedef struct attention_work {
@@ -46,7 +44,7 @@ static void softmax(const linnet_kernels *kernels, float *row, size_t n_visible,
     size_t n = linnet_tile_stride(n_visible);
     for (size_t i = n_visible; i < n; i++)
         row[i] = -INFINITY;
-    float inverse = 1.0f / linnet_row_exp(kernels, row, n, linnet_row_max(row, n));
+    float inverse = 1.0f / kernels->exp_sum(row, n, kernels->max(row, n));
     for (size_t i = 0; i < n; i++)
         row[i] *= inverse;
     memset(row + n, 0, (stride - n) * sizeof(float));

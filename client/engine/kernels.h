@@ -42,6 +42,12 @@ typedef struct linnet_kernels {
     /** exp(x[i]) in place of x, to 2 ulp over the float range (0 below -104; on ARMv7's NEON, which has no subnormal
      *  numbers, 0 below -87.3): for softmax and silu. */
     void (*exp_in_place)(float *x, size_t n);
+    /** The largest of n >= 1 values; any of them where one is NaN. */
+    float (*max)(const float *x, size_t n);
+    /** Softmax but for its division: x[i] = max(exp(x[i] - top) - 1e-25, 0) in place, and their sum, where no x[i] is above top.
+     *  What is cut off is nothing beside a term of 1, and would be subnormal numbers, which many CPUs multiply a hundred
+     *  times more slowly. */
+    float (*exp_sum)(float *x, size_t n, float top);
 } linnet_kernels;
 
 /** The variants as this build has them; NULL where it does not. That the CPU can run one is not said: see below. */

@@ -110,6 +110,11 @@ static inline void vec_unpack_q4_0(const uint8_t *quants, vec *out)
     out[3] = widen(_mm_unpackhi_epi64(high, high));
 }
 
+static inline vec vec_max(vec a, vec b)
+{
+    return _mm256_max_ps(a, b);
+}
+
 static inline vec vec_clamp(vec a, float low, float high)
 {
     /* Of two operands min and max give the second where one is NaN. */

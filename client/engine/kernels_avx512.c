@@ -106,6 +106,11 @@ static inline void vec_unpack_q4_0(const uint8_t *quants, vec *out)
     out[1] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_sub_epi8(high, eight)));
 }
 
+static inline vec vec_max(vec a, vec b)
+{
+    return _mm512_max_ps(a, b);
+}
+
 static inline vec vec_clamp(vec a, float low, float high)
 {
     /* Of two operands min and max give the second where one is NaN. */

@@ -135,6 +135,11 @@ static inline void vec_unpack_q4_0(const uint8_t *quants, vec *out)
     widen_bytes(vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4)), eight), out + 4);
 }
 
+static inline vec vec_max(vec a, vec b)
+{
+    return vmaxq_f32(a, b);
+}
+
 static inline vec vec_clamp(vec a, float low, float high)
 {
     return vminq_f32(vmaxq_f32(a, vdupq_n_f32(low)), vdupq_n_f32(high)); /* both pass NaN on */

@@ -164,6 +164,26 @@ static void exp_in_place(float *x, size_t n)
         x[i] = exp_of(x[i]);
 }
 
+static float max(const float *x, size_t n)
+{
+    float top = x[0];
+    for (size_t i = 1; i < n; i++)
+        top = x[i] > top ? x[i] : top;
+    return top;
+}
+
+static float exp_sum(float *x, size_t n, float top)
+{
+    float sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        float below = x[i] - top;
+        float value = exp_of(below < -80.0f ? -80.0f : below) - 1e-25f;
+        x[i] = value < 0 ? 0 : value; /* NaN stays */
+        sum += x[i];
+    }
+    return sum;
+}
+
 const linnet_kernels *linnet_kernels_scalar(void)
 {
     static const linnet_kernels kernels = {
@@ -180,6 +200,8 @@ const linnet_kernels *linnet_kernels_scalar(void)
         .gemm_nn = gemm_nn,
         .gemm_tn = gemm_tn,
         .exp_in_place = exp_in_place,
+        .max = max,
+        .exp_sum = exp_sum,
     };
     return &kernels;
 }

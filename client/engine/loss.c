@@ -9,8 +9,6 @@
 
 #include <math.h>
 
-#include "ops.h"
-
 enum { TILE_ROWS = 1024 };
 
 size_t linnet_loss_tile_rows(size_t vocabulary)
@@ -33,13 +31,14 @@ static void tile_tokens(void *context, size_t first, size_t last, unsigned threa
 {
     const loss_work *work = context;
     const linnet_loss *loss = work->loss;
+    const linnet_kernels *kernels = loss->work->product.kernels;
     size_t width = loss->output->columns;
     (void)thread;
     for (size_t t = first; t < last; t++) {
         float *logits = loss->logits + t * work->n_rows;
         linnet_loss_row *row = &loss->rows[t];
         size_t at = (size_t)work->targets[t] - work->first_row; /* wraps where it is in an earlier tile */
-        float top = linnet_row_max(logits, work->n_rows);
+        float top = kernels->max(logits, work->n_rows);
         if (at < work->n_rows)
             row->target = logits[at];
         if (top > row->top) {
@@ -51,7 +50,7 @@ static void tile_tokens(void *context, size_t first, size_t last, unsigned threa
         }
         if (at < work->n_rows)
             logits[at] = -INFINITY; /* left out */
-        row->others += linnet_row_exp(loss->work->product.kernels, logits, work->n_rows, row->top);
+        row->others += kernels->exp_sum(logits, work->n_rows, row->top);
     }
 }
 

@@ -7,10 +7,7 @@
 
 #include <math.h>
 
-enum {
-    RUN = 256, /* elements of SwiGLU at a time: their exponentials fit the stack */
-    LANES = 16 /* chains of a row's sum or maximum */
-};
+enum { RUN = 256 }; /* elements of SwiGLU at a time: their exponentials fit the stack */
 
 /* ---- RMS norm ---- */
 
@@ -122,71 +119,6 @@ void linnet_rope(const linnet_workspace *work, float *x, size_t n_tokens, size_t
 {
     rope_work rope = {work, x, position, n_heads, head_width, inverse ? -1.0f : 1.0f};
     linnet_workspace_run(work, n_tokens, (double)n_tokens * (double)(n_heads * head_width), rope_rows, &rope);
-}
-
-/* ---- rows of softmax ---- */
-
-/* Four lanes of every instruction set's vectors, in the compilers' own notation: a maximum of floats is not
- * vectorised otherwise, because of what it does to NaN. */
-typedef float four_floats __attribute__((vector_size(16)));
-typedef int32_t four_masks __attribute__((vector_size(16)));
-
-static inline four_floats load_four(const float *x)
-{
-    four_floats value;
-    memcpy(&value, x, sizeof(value));
-    return value;
-}
-
-static inline four_floats larger(four_floats a, four_floats b)
-{
-    four_masks a_is_larger = a > b;
-    return (four_floats)((a_is_larger & (four_masks)a) | (~a_is_larger & (four_masks)b));
-}
-
-float linnet_row_max(const float *x, size_t n)
-{
-    float top = x[0];
-    size_t i = 0;
-    if (n >= LANES) {
-        four_floats lanes[4] = {load_four(x), load_four(x + 4), load_four(x + 8), load_four(x + 12)};
-        for (i = LANES; i + LANES <= n; i += LANES)
-            for (size_t j = 0; j < 4; j++)
-                lanes[j] = larger(load_four(x + i + 4 * j), lanes[j]);
-        four_floats all = larger(larger(lanes[0], lanes[1]), larger(lanes[2], lanes[3]));
-        for (size_t j = 0; j < 4; j++)
-            top = all[j] > top ? all[j] : top;
-    }
-    for (; i < n; i++)
-        top = x[i] > top ? x[i] : top;
-    return top;
-}
-
-/* Products with subnormal numbers are a hundred times slower on many CPUs, and the far ends of a softmax are
- * full of them: the difference is cut off before exp would get there, and what is that small is made 0. */
-float linnet_row_exp(const linnet_kernels *kernels, float *x, size_t n, float top)
-{
-    float lanes[LANES] = {0}, sum = 0;
-    size_t i = 0;
-    for (size_t j = 0; j < n; j++) {
-        float below = x[j] - top;
-        x[j] = below < -80.0f ? -80.0f : below; /* NaN stays */
-    }
-    kernels->exp_in_place(x, n);
-    for (; i + LANES <= n; i += LANES)
-        for (size_t j = 0; j < LANES; j++) {
-            float value = x[i + j] < 1e-25f ? 0.0f : x[i + j];
-            x[i + j] = value;
-            lanes[j] += value;
-        }
-    for (; i < n; i++) {
-        x[i] = x[i] < 1e-25f ? 0.0f : x[i];
-        sum += x[i];
-    }
-    for (size_t width = LANES / 2; width > 0; width /= 2)
-        for (size_t j = 0; j < width; j++)
-            lanes[j] += lanes[j + width];
-    return sum + lanes[0];
 }
 
 /* ---- SwiGLU and sums ---- */

@@ -21,12 +21,6 @@ void linnet_swiglu_forward(const linnet_workspace *work, const float *gate, cons
 /** gate and up become their own gradients. */
 void linnet_swiglu_backward(const linnet_workspace *work, float *gate, float *up, const float *d_y, size_t n);
 
-/** The largest of n >= 1 values; one of them is returned where some are NaN. */
-float linnet_row_max(const float *x, size_t n);
-/** x[i] = exp(x[i] - top), for softmax: 0 below 1e-25, which no sum with a term of 1 could tell; top is at least every x[i].
- *  Returns the sum. */
-float linnet_row_exp(const linnet_kernels *kernels, float *x, size_t n, float top);
-
 /** y += x */
 void linnet_add(const linnet_workspace *work, const float *x, size_t n, float *y);
 
