@@ -4,7 +4,7 @@
 #include "linnet/dataset.h"
 
 #include "client/client_fixture.h"
-#include "client/tiny_vocabulary.h"
+#include "client/tiny_tokenizer.h"
 
 #include <unistd.h>
 

@@ -4,7 +4,7 @@
 #include "linnet/tokenizer.h"
 
 #include "client/client_fixture.h"
-#include "client/tiny_vocabulary.h"
+#include "client/tiny_tokenizer.h"
 
 #include <math.h>
 

@@ -2,22 +2,9 @@
 #ifndef TINY_VOCABULARY_H
 #define TINY_VOCABULARY_H
 
-/* Small vocabularies of our own, packed as a GGUF file in memory and opened like any file. */
+/* Small vocabularies of our own, packed as a GGUF file in memory. For tests and fuzz targets. */
 
-#include "linnet/tokenizer.h"
-
-#include "client/client_fixture.h"
-
-typedef struct opened {
-    linnet_gguf *gguf;
-    linnet_tokenizer *tokenizer;
-} opened;
-
-static inline void close_tokenizer(opened *o)
-{
-    linnet_tokenizer_destroy(o->tokenizer);
-    linnet_gguf_close(o->gguf);
-}
+#include "linnet/gguf.h"
 
 typedef struct tiny_token {
     const char *piece;
@@ -118,15 +105,5 @@ static const tiny_token tiny_tokens[] = {
 static const tiny tiny_base = {
     tiny_tokens, ARRAY_LEN(tiny_tokens), ARRAY_LEN(tiny_tokens), ARRAY_LEN(tiny_tokens), "llama", 2, 0, 0,
     NULL};
-
-static inline opened open_tiny(const tiny *v, linnet_buffer *bytes)
-{
-    opened o = {0};
-    linnet_error err = {0};
-    *bytes = pack_tiny(v);
-    must(linnet_gguf_open_bytes(bytes->bytes, bytes->n_bytes, &o.gguf, &err), &err);
-    must(linnet_tokenizer_create(o.gguf, &o.tokenizer, &err), &err);
-    return o;
-}
 
 #endif
