@@ -12,17 +12,24 @@ typedef struct layout_model {
 } layout_model;
 
 /** UNSUPPORTED unless the architecture is llama; the head counts are bounded. */
-linnet_status linnet_layout_model_read(const linnet_gguf *gguf, layout_model *ret_model, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_layout_model_read(const linnet_gguf *gguf, layout_model *ret_model,
+                                       linnet_error *err) LINNET_NODISCARD;
 /** Entry of one linear, offsets zero. UNSUPPORTED where the model has no such matrix. */
-linnet_status linnet_layout_describe(const layout_model *model, uint32_t layer, linnet_target target, uint32_t rank, linnet_layout_entry *ret_entry, linnet_error *err) LINNET_NODISCARD;
-/** A layout of entries that are in order already (copied); sets the offsets. LIMIT above LINNET_ADAPTER_BYTES_MAX. */
-linnet_status linnet_layout_assemble(const linnet_layout_entry *entries, size_t n_entries, float alpha, linnet_layout **ret_layout, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_layout_describe(const layout_model *model, uint32_t layer, linnet_target target,
+                                     uint32_t rank, linnet_layout_entry *ret_entry,
+                                     linnet_error *err) LINNET_NODISCARD;
+/** A layout of entries that are in order already (copied); sets the offsets. LIMIT above
+ * LINNET_ADAPTER_BYTES_MAX. */
+linnet_status linnet_layout_assemble(const linnet_layout_entry *entries, size_t n_entries, float alpha,
+                                     linnet_layout **ret_layout, linnet_error *err) LINNET_NODISCARD;
 
 /** Hugging Face's short name ("self_attn.q_proj"). */
 const char *linnet_target_name_hf(linnet_target target);
 /** Read "blk.N.<target>.weight" followed by `suffix`; false for any other name. */
-bool linnet_layout_parse_name(linnet_text name, const char *suffix, uint32_t *ret_layer, linnet_target *ret_target);
-/** Decimal digits at the start of text as a number below LINNET_LAYOUT_ENTRIES_MAX; 0 digits: false. Leading zeros: false. */
+bool linnet_layout_parse_name(linnet_text name, const char *suffix, uint32_t *ret_layer,
+                              linnet_target *ret_target);
+/** Decimal digits at the start of text as a number below LINNET_LAYOUT_ENTRIES_MAX; 0 digits: false. Leading
+ * zeros: false. */
 bool linnet_layout_parse_index(linnet_text text, uint32_t *ret_index, size_t *ret_n_digits);
 
 /** Row of a q or k matrix in GGUF's order that holds Hugging Face's row; the identity for n_rope_heads 0. */

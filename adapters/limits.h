@@ -2,8 +2,8 @@
 #ifndef LINNET_ADAPTERS_LIMITS_H
 #define LINNET_ADAPTERS_LIMITS_H
 
-/* Caps on what a file may ask for. They keep a hostile file from costing memory or time out of proportion to its size;
- * none of them is near what real files hold. */
+/* Caps on what a file may ask for. They keep a hostile file from costing memory or time out of proportion to
+ * its size; none of them is near what real files hold. */
 
 /* A 70-billion-parameter model has under a thousand tensors, mixture-of-experts files a few thousand. */
 #define LINNET_GGUF_TENSORS_MAX 65536
@@ -12,7 +12,8 @@
 /* The format's own limits (GGUF v3, "gguf_metadata_kv_t" and "gguf_tensor_info_t"). */
 #define LINNET_GGUF_KEY_BYTES_MAX 65535
 #define LINNET_GGUF_TENSOR_NAME_BYTES_MAX 64
-/* Tensor data is aligned so that it can be used in place; 32 is the default, a page is the most that makes sense. */
+/* Tensor data is aligned so that it can be used in place; 32 is the default, a page is the most that makes
+ * sense. */
 #define LINNET_GGUF_ALIGNMENT_DEFAULT 32
 #define LINNET_GGUF_ALIGNMENT_MIN 8
 #define LINNET_GGUF_ALIGNMENT_MAX 65536
@@ -21,7 +22,8 @@
 #define LINNET_PEFT_CONFIG_BYTES_MAX ((size_t)1 << 20)
 /* Two tensors for each of LINNET_LAYOUT_ENTRIES_MAX matrices. */
 #define LINNET_SAFETENSORS_TENSORS_MAX 8192
-/* JSON of these files nests to 4; jansson recurses, and each value costs some 50 bytes, so both are bounded before it. */
+/* JSON of these files nests to 4; jansson recurses, and each value costs some 50 bytes, so both are bounded
+ * before it. */
 #define LINNET_JSON_DEPTH_MAX 16
 #define LINNET_JSON_VALUES_MAX ((size_t)256 << 10)
 /* A head count above this is no model; it also bounds the row permutation's arithmetic. */

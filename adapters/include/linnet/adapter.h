@@ -2,8 +2,9 @@
 #ifndef LINNET_ADAPTER_H
 #define LINNET_ADAPTER_H
 
-/* A LoRA adapter as data (Hu et al. 2021): per adapted matrix W (rows, columns) the factors A (rank, columns) and
- * B (rows, rank), float32, row-major; y = W x + (alpha / rank) B (A x). The layout says which, in which order. */
+/* A LoRA adapter as data (Hu et al. 2021): per adapted matrix W (rows, columns) the factors A (rank, columns)
+ * and B (rows, rank), float32, row-major; y = W x + (alpha / rank) B (A x). The layout says which, in which
+ * order. */
 
 #include "linnet/gguf.h"
 #include "linnet/hash.h"
@@ -15,10 +16,10 @@
 
 /* The linears of a llama block, in the order in which they run; a target set is a bit mask of them. */
 #define LINNET_TARGET_LIST(X)                                                                                \
-    X(ATTN_Q, "attn_q", "self_attn.q_proj") X(ATTN_K, "attn_k", "self_attn.k_proj")                          \
-    X(ATTN_V, "attn_v", "self_attn.v_proj") X(ATTN_OUTPUT, "attn_output", "self_attn.o_proj")                \
-    X(FFN_GATE, "ffn_gate", "mlp.gate_proj") X(FFN_UP, "ffn_up", "mlp.up_proj")                              \
-    X(FFN_DOWN, "ffn_down", "mlp.down_proj")
+    X(ATTN_Q, "attn_q", "self_attn.q_proj")                                                                  \
+    X(ATTN_K, "attn_k", "self_attn.k_proj") X(ATTN_V, "attn_v", "self_attn.v_proj")                          \
+        X(ATTN_OUTPUT, "attn_output", "self_attn.o_proj") X(FFN_GATE, "ffn_gate", "mlp.gate_proj")           \
+            X(FFN_UP, "ffn_up", "mlp.up_proj") X(FFN_DOWN, "ffn_down", "mlp.down_proj")
 typedef enum linnet_target {
 #define LINNET_TARGET_ENUM(name, gguf, hf) LINNET_TARGET_##name,
     LINNET_TARGET_LIST(LINNET_TARGET_ENUM)
@@ -26,19 +27,26 @@ typedef enum linnet_target {
         LINNET_TARGETS
 } linnet_target;
 const char *linnet_target_name(linnet_target target); /* "attn_q" */
-/** "all", or names of either convention with commas: "attn_q,attn_v", "q_proj,v_proj". ARG names the unknown one. */
+/** "all", or names of either convention with commas: "attn_q,attn_v", "q_proj,v_proj". ARG names the unknown
+ * one. */
 linnet_status linnet_targets_parse(const char *text, uint32_t *ret_mask, linnet_error *err) LINNET_NODISCARD;
 
 /** The factors of an adapter; a delta, a release and an encoding each name the ones that are active. */
-typedef enum linnet_factors { LINNET_FACTOR_A = 1, LINNET_FACTOR_B = 2, LINNET_FACTORS_BOTH = 3 } linnet_factors;
+typedef enum linnet_factors {
+    LINNET_FACTOR_A = 1,
+    LINNET_FACTOR_B = 2,
+    LINNET_FACTORS_BOTH = 3
+} linnet_factors;
 
 typedef struct linnet_layout_entry {
-    char name[64];         /* GGUF name of the adapted matrix: "blk.0.attn_q.weight" */
-    uint32_t layer;        /* block index */
+    char name[64];  /* GGUF name of the adapted matrix: "blk.0.attn_q.weight" */
+    uint32_t layer; /* block index */
     linnet_target target;
     uint32_t rows, columns, rank;
-    uint32_t n_rope_heads; /* q and k of the llama architecture: heads whose rows Hugging Face orders otherwise; else 0 */
-    size_t a_offset, b_offset; /* first float of A (rank x columns) and of B (rows x rank) in the adapter's data */
+    uint32_t n_rope_heads; /* q and k of the llama architecture: heads whose rows Hugging Face orders
+                              otherwise; else 0 */
+    size_t a_offset,
+        b_offset; /* first float of A (rank x columns) and of B (rows x rank) in the adapter's data */
 } linnet_layout_entry;
 
 /** Ordered list of adapted matrices: by layer, then by target. Immutable once made. */
@@ -50,14 +58,15 @@ typedef struct linnet_layout {
     size_t n_a, n_b;              /* floats of all A, of all B */
 } linnet_layout;
 
-/** The layout of these targets on a model file, with shapes and head counts from its metadata. UNSUPPORTED names what
- *  is missing. The same model, rank, alpha and targets give the same layout everywhere. */
-linnet_status linnet_layout_create(const linnet_gguf *model, uint32_t rank, float alpha, uint32_t target_mask, linnet_layout **ret_layout, linnet_error *err) LINNET_NODISCARD;
+/** The layout of these targets on a model file, with shapes and head counts from its metadata. UNSUPPORTED
+ * names what is missing. The same model, rank, alpha and targets give the same layout everywhere. */
+linnet_status linnet_layout_create(const linnet_gguf *model, uint32_t rank, float alpha, uint32_t target_mask,
+                                   linnet_layout **ret_layout, linnet_error *err) LINNET_NODISCARD;
 linnet_layout *linnet_layout_copy(const linnet_layout *layout); /* NULL on lack of memory */
 void linnet_layout_destroy(linnet_layout *layout);
 bool linnet_layout_equal(const linnet_layout *a, const linnet_layout *b);
-/** H("layou") over the canonical bytes: alpha f32, n u32, then per entry name length u16, name, rank u32, rows u32,
- *  columns u32, dtype u8 = 0 (F32), offset of A and of B u64; all little-endian. */
+/** H("layou") over the canonical bytes: alpha f32, n u32, then per entry name length u16, name, rank u32,
+ * rows u32, columns u32, dtype u8 = 0 (F32), offset of A and of B u64; all little-endian. */
 linnet_hash linnet_layout_hash(const linnet_layout *layout);
 const linnet_layout_entry *linnet_layout_find(const linnet_layout *layout, const char *name);
 
@@ -67,11 +76,13 @@ typedef struct linnet_adapter {
 } linnet_adapter;
 
 /** A zero adapter; the layout is copied. */
-linnet_status linnet_adapter_create(const linnet_layout *layout, linnet_adapter **ret_adapter, linnet_error *err) LINNET_NODISCARD;
-linnet_status linnet_adapter_copy(const linnet_adapter *adapter, linnet_adapter **ret_adapter, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_adapter_create(const linnet_layout *layout, linnet_adapter **ret_adapter,
+                                    linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_adapter_copy(const linnet_adapter *adapter, linnet_adapter **ret_adapter,
+                                  linnet_error *err) LINNET_NODISCARD;
 void linnet_adapter_destroy(linnet_adapter *adapter);
-/** The start of every training: A has orthonormal rows (Gram-Schmidt of normal draws, one stream per entry) times
- *  1/sqrt(3), B is zero. Bits depend on seed, entry name, rank and columns only. */
+/** The start of every training: A has orthonormal rows (Gram-Schmidt of normal draws, one stream per entry)
+ * times 1/sqrt(3), B is zero. Bits depend on seed, entry name, rank and columns only. */
 void linnet_adapter_init(linnet_adapter *adapter, uint64_t seed);
 static inline float *linnet_adapter_a(const linnet_adapter *adapter, size_t entry)
 {
@@ -84,34 +95,46 @@ static inline float *linnet_adapter_b(const linnet_adapter *adapter, size_t entr
 /** RANGE, naming the tensor, where a value is NaN or infinite. */
 linnet_status linnet_adapter_check_finite(const linnet_adapter *adapter, linnet_error *err) LINNET_NODISCARD;
 
-/** The wire and store form: magic "LNAD", version u32 = 1, layout hash 32, n_parameters u64, floats LE. Its H(OBJECT) is
- *  the adapter hash of a release. ret_bytes is appended to. */
-linnet_status linnet_adapter_pack(const linnet_adapter *adapter, linnet_buffer *ret_bytes, linnet_error *err) LINNET_NODISCARD;
+/** The wire and store form: magic "LNAD", version u32 = 1, layout hash 32, n_parameters u64, floats LE. Its
+ * H(OBJECT) is the adapter hash of a release. ret_bytes is appended to. */
+linnet_status linnet_adapter_pack(const linnet_adapter *adapter, linnet_buffer *ret_bytes,
+                                  linnet_error *err) LINNET_NODISCARD;
 /** MISMATCH where the bytes are of another layout. */
-linnet_status linnet_adapter_unpack(const linnet_layout *layout, const void *bytes, size_t n_bytes, linnet_adapter **ret_adapter, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_adapter_unpack(const linnet_layout *layout, const void *bytes, size_t n_bytes,
+                                    linnet_adapter **ret_adapter, linnet_error *err) LINNET_NODISCARD;
 linnet_hash linnet_adapter_hash(const linnet_adapter *adapter); /* H(OBJECT) of the packed form, streamed */
 
 /* ---- files ---- */
-/** A PEFT directory (adapter_config.json + adapter_model.safetensors) or a GGUF adapter file, told by what `path` is.
- *  `model` gives shapes and head counts; MISMATCH names the tensor that does not fit it. Both factors of q and k come
- *  into GGUF's row order. use_rslora is honoured by folding into alpha; DoRA, biases, fan_in_fan_out: UNSUPPORTED. */
-linnet_status linnet_adapter_load(const char *path, const linnet_gguf *model, linnet_adapter **ret_adapter, linnet_error *err) LINNET_NODISCARD;
-/** Write a PEFT directory that peft loads (base_model_name_or_path from the argument; may be ""). Creates the directory. */
-linnet_status linnet_adapter_save_peft(const linnet_adapter *adapter, const char *directory, const char *base_model_name, linnet_error *err) LINNET_NODISCARD;
-/** Write a GGUF adapter that llama.cpp loads: general.type adapter, adapter.type lora, adapter.lora.alpha, tensors
- *  NAME.lora_a / NAME.lora_b in F32, general.architecture of the base. */
-linnet_status linnet_adapter_save_gguf(const linnet_adapter *adapter, const char *architecture, const char *path, linnet_error *err) LINNET_NODISCARD;
-/** base + adapter into a new GGUF: adapted matrices become `type` (F32 or F16), everything else is copied. UNSUPPORTED
- *  unless the base matrices are F32 or F16. */
-linnet_status linnet_adapter_merge(const linnet_adapter *adapter, const linnet_gguf *model, uint32_t type, const char *path, linnet_error *err) LINNET_NODISCARD;
+/** A PEFT directory (adapter_config.json + adapter_model.safetensors) or a GGUF adapter file, told by what
+ * `path` is. `model` gives shapes and head counts; MISMATCH names the tensor that does not fit it. Both
+ * factors of q and k come into GGUF's row order. use_rslora is honoured by folding into alpha; DoRA, biases,
+ * fan_in_fan_out: UNSUPPORTED. */
+linnet_status linnet_adapter_load(const char *path, const linnet_gguf *model, linnet_adapter **ret_adapter,
+                                  linnet_error *err) LINNET_NODISCARD;
+/** Write a PEFT directory that peft loads (base_model_name_or_path from the argument; may be ""). Creates the
+ * directory. */
+linnet_status linnet_adapter_save_peft(const linnet_adapter *adapter, const char *directory,
+                                       const char *base_model_name, linnet_error *err) LINNET_NODISCARD;
+/** Write a GGUF adapter that llama.cpp loads: general.type adapter, adapter.type lora, adapter.lora.alpha,
+ * tensors NAME.lora_a / NAME.lora_b in F32, general.architecture of the base. */
+linnet_status linnet_adapter_save_gguf(const linnet_adapter *adapter, const char *architecture,
+                                       const char *path, linnet_error *err) LINNET_NODISCARD;
+/** base + adapter into a new GGUF: adapted matrices become `type` (F32 or F16), everything else is copied.
+ * UNSUPPORTED unless the base matrices are F32 or F16. */
+linnet_status linnet_adapter_merge(const linnet_adapter *adapter, const linnet_gguf *model, uint32_t type,
+                                   const char *path, linnet_error *err) LINNET_NODISCARD;
 
 /* ---- deltas: raw factors in layout order, never scaled by alpha/rank ---- */
 /** Floats of the active factors of a layout. */
 size_t linnet_factors_length(const linnet_layout *layout, linnet_factors factors);
-/** Gather / scatter-add between the adapter's data and a vector of one factor (A or B, not both) in layout order. */
-void linnet_factor_gather(const linnet_layout *layout, linnet_factors factor, const float *data, float *vector);
-void linnet_factor_scatter(const linnet_layout *layout, linnet_factors factor, const float *vector, float *data);
+/** Gather / scatter-add between the adapter's data and a vector of one factor (A or B, not both) in layout
+ * order. */
+void linnet_factor_gather(const linnet_layout *layout, linnet_factors factor, const float *data,
+                          float *vector);
+void linnet_factor_scatter(const linnet_layout *layout, linnet_factors factor, const float *vector,
+                           float *data);
 /** delta = after - before for one factor, into vector[linnet_factors_length]. */
-void linnet_delta_of(const linnet_adapter *after, const linnet_adapter *before, linnet_factors factor, float *vector);
+void linnet_delta_of(const linnet_adapter *after, const linnet_adapter *before, linnet_factors factor,
+                     float *vector);
 
 #endif

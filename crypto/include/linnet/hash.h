@@ -11,17 +11,22 @@ typedef struct linnet_hash {
     uint8_t bytes[LINNET_HASH_BYTES];
 } linnet_hash;
 
-/* X(name, five characters): the label is "linnet.sa1." + the five characters, exactly 16 bytes (BLAKE2b `personal`). */
+/* X(name, five characters): the label is "linnet.sa1." + the five characters, exactly 16 bytes (BLAKE2b
+ * `personal`). */
 #define LINNET_LABEL_LIST(X)                                                                                 \
-    X(MODEL, "model") X(ANNOUNCE, "annou") X(ROSTER, "rostr") X(LEAF, "leaf.") X(SHARERS, "setu2")           \
-    X(SURVIVOR_LIST, "survl") X(SURVIVORS, "setu3") X(LAYOUT, "layou") X(PLAN, "plan.") X(VECTOR, "vecho")   \
-    X(DEVICE_ID, "devid") X(KX_SECRET, "kxsec") X(SELF_COMMIT, "selfc") X(SELF_MASK, "selfm")                \
-    X(PAIR_MASK, "pairm") X(SHARE_ENCRYPT, "shenc") X(ROTATE, "rotat") X(ENROLL, "enrol") X(ADVERT, "advrt") \
-    X(SHARE, "share") X(MASKED, "maskd") X(ATTEST, "attst") X(UNMASK, "unmsk") X(COMPLAINT, "compl")         \
-    X(ABORT, "abort") X(REQUEST_SIGNATURE, "reqst") X(CERTIFICATE, "certf") X(REVOCATION, "revok")           \
-    X(TOKEN, "token") X(RECEIPT, "recpt") X(VOID, "void.") X(CHECKPOINT, "check") X(TRANSCRIPT, "trans")     \
-    X(CHANNEL_KEY, "chkey") X(CHANNEL_HEADER, "chhdr") X(CHANNEL_REQUEST, "chreq")                           \
-    X(CHANNEL_RESPONSE, "chres") X(OBJECT, "objct") X(INVITE, "invit")
+    X(MODEL, "model")                                                                                        \
+    X(ANNOUNCE, "annou") X(ROSTER, "rostr") X(LEAF, "leaf.") X(SHARERS, "setu2") X(SURVIVOR_LIST, "survl")   \
+        X(SURVIVORS, "setu3") X(LAYOUT, "layou") X(PLAN, "plan.") X(VECTOR, "vecho") X(DEVICE_ID, "devid")   \
+            X(KX_SECRET, "kxsec") X(SELF_COMMIT, "selfc") X(SELF_MASK, "selfm") X(PAIR_MASK, "pairm")        \
+                X(SHARE_ENCRYPT, "shenc") X(ROTATE, "rotat") X(ENROLL, "enrol") X(ADVERT, "advrt")           \
+                    X(SHARE, "share") X(MASKED, "maskd") X(ATTEST, "attst") X(UNMASK, "unmsk")               \
+                        X(COMPLAINT, "compl") X(ABORT, "abort") X(REQUEST_SIGNATURE, "reqst")                \
+                            X(CERTIFICATE, "certf") X(REVOCATION, "revok") X(TOKEN, "token")                 \
+                                X(RECEIPT, "recpt") X(VOID, "void.") X(CHECKPOINT, "check")                  \
+                                    X(TRANSCRIPT, "trans") X(CHANNEL_KEY, "chkey")                           \
+                                        X(CHANNEL_HEADER, "chhdr") X(CHANNEL_REQUEST, "chreq")               \
+                                            X(CHANNEL_RESPONSE, "chres") X(OBJECT, "objct")                  \
+                                                X(INVITE, "invit")
 
 typedef enum linnet_label {
 #define LINNET_LABEL_ENUM(name, text) LINNET_LABEL_##name,
@@ -37,7 +42,8 @@ const uint8_t *linnet_label_bytes(linnet_label label);
 linnet_hash linnet_hash_of(linnet_label label, const void *bytes, size_t n_bytes);
 
 /** K(label, key, bytes): the same, keyed with a secret of 16 to 64 bytes. */
-linnet_hash linnet_hash_keyed(linnet_label label, const void *key, size_t key_bytes, const void *bytes, size_t n_bytes);
+linnet_hash linnet_hash_keyed(linnet_label label, const void *key, size_t key_bytes, const void *bytes,
+                              size_t n_bytes);
 
 /** H over a stream. The state is plain data: it may be copied and needs no alignment. Final wipes it. */
 typedef struct linnet_hasher {
@@ -48,7 +54,8 @@ void linnet_hasher_update(linnet_hasher *hasher, const void *bytes, size_t n_byt
 linnet_hash linnet_hasher_final(linnet_hasher *hasher);
 
 /** H(OBJECT, whole file), streamed: the content address of a base model or a downloaded object. */
-linnet_status linnet_hash_file(linnet_label label, const char *path, linnet_hash *ret_hash, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_hash_file(linnet_label label, const char *path, linnet_hash *ret_hash,
+                               linnet_error *err) LINNET_NODISCARD;
 
 /** Constant-time equality. */
 bool linnet_hash_equal(const linnet_hash *a, const linnet_hash *b);

@@ -109,8 +109,9 @@ linnet_status linnet_hex_read(const char *text, void *bytes, size_t n_bytes) LIN
 bool linnet_utf8_is_valid(const void *text, size_t n_bytes);
 
 /**
- * A growable byte buffer. Zero-initialise it; release frees it and makes it empty again. An append that fails leaves
- * the contents as they were and sets `failed`, which sticks: a writer may append many times and check once.
+ * A growable byte buffer. Zero-initialise it; release frees it and makes it empty again. An append that fails
+ * leaves the contents as they were and sets `failed`, which sticks: a writer may append many times and check
+ * once.
  */
 typedef struct linnet_buffer {
     uint8_t *bytes;

@@ -2,8 +2,9 @@
 #ifndef LINNET_CLI_H
 #define LINNET_CLI_H
 
-/* The command line of the three programs: one option table makes the parser, --help and the completion; output is a
- * table for people or JSON Lines for programs, chosen by --json. Exit status: 0 done, 1 failed, 2 wrong usage. */
+/* The command line of the three programs: one option table makes the parser, --help and the completion;
+ * output is a table for people or JSON Lines for programs, chosen by --json. Exit status: 0 done, 1 failed, 2
+ * wrong usage. */
 
 #include "linnet/status.h"
 
@@ -28,16 +29,17 @@ typedef struct linnet_texts {
     size_t n_items;
 } linnet_texts;
 
-/** One long option. The value holds the default before parsing; help says units and meaning (the default is added). */
+/** One long option. The value holds the default before parsing; help says units and meaning (the default is
+ * added). */
 typedef struct linnet_option {
-    const char *name;     /* without dashes: "learning-rate" */
+    const char *name; /* without dashes: "learning-rate" */
     linnet_option_kind kind;
     void *value;          /* of the kind's type */
     const char *argument; /* as shown by --help: "DIR"; for CHOICE "a|b|c" */
     const char *help;
-    double min, max;      /* COUNT and NUMBER; both 0: no bound */
+    double min, max; /* COUNT and NUMBER; both 0: no bound */
     bool required;
-    bool is_set;          /* out: was it given? */
+    bool is_set; /* out: was it given? */
 } linnet_option;
 
 typedef struct linnet_cli {
@@ -52,16 +54,20 @@ typedef struct linnet_cli {
 /** One command: its own options are declared inside run, which calls linnet_cli_parse first. */
 typedef struct linnet_command {
     const char *name, *arguments, *summary; /* arguments: positionals for --help, e.g. "FILE" */
-    int (*run)(linnet_cli *cli, int argc, char **argv); /* argv[0] is the command's name; returns the exit status */
+    /* argv[0] is the command's name; returns the exit status. */
+    int (*run)(linnet_cli *cli, int argc, char **argv);
 } linnet_command;
 
-/** main of a program: picks the command, answers --help and --version, exit status 2 with the nearest known name on a
- *  wrong one. */
-int linnet_cli_main(const char *program, const char *summary, const linnet_command *commands, size_t n_commands, int argc, char **argv);
+/** main of a program: picks the command, answers --help and --version, exit status 2 with the nearest known
+ * name on a wrong one. */
+int linnet_cli_main(const char *program, const char *summary, const linnet_command *commands,
+                    size_t n_commands, int argc, char **argv);
 
-/** Parse a command's options and the common ones (--help --version --json --quiet --threads N). Returns -1 to go on, else the exit status (0
- *  after --help, 2 on wrong usage, after one line on stderr). n_positionals_max < 0: any number. */
-int linnet_cli_parse(linnet_cli *cli, const linnet_command *self, linnet_option *options, size_t n_options, int argc, char **argv, int n_positionals_min, int n_positionals_max);
+/** Parse a command's options and the common ones (--help --version --json --quiet --threads N). Returns -1 to
+ * go on, else the exit status (0 after --help, 2 on wrong usage, after one line on stderr). n_positionals_max
+ * < 0: any number. */
+int linnet_cli_parse(linnet_cli *cli, const linnet_command *self, linnet_option *options, size_t n_options,
+                     int argc, char **argv, int n_positionals_min, int n_positionals_max);
 
 /** One line on stderr: "linnet-client: train: MESSAGE"; returns 1 (2 for LINNET_ERR_ARG with usage true). */
 int linnet_cli_fail(const linnet_cli *cli, const linnet_error *err);
@@ -87,15 +93,17 @@ typedef struct linnet_progress {
     int64_t started_ms, shown_ms;
     bool active;
 } linnet_progress;
-void linnet_progress_start(linnet_progress *progress, const linnet_cli *cli, const char *label, uint64_t total);
+void linnet_progress_start(linnet_progress *progress, const linnet_cli *cli, const char *label,
+                           uint64_t total);
 /** note (may be NULL) stands behind the bar: "loss 2.31". Redraws at most ten times a second. */
 void linnet_progress_update(linnet_progress *progress, uint64_t done, const char *note);
 void linnet_progress_finish(linnet_progress *progress);
 
 /* ---- a table for people: columns as wide as their widest cell, numbers to the right ---- */
 typedef struct linnet_table linnet_table;
-linnet_table *linnet_table_create(const char *const *headers, size_t n_columns); /* NULL on lack of memory; all calls take NULL */
-void linnet_table_cell(linnet_table *table, const char *format, ...) LINNET_PRINTF(2, 3); /* next cell, row by row */
+/** NULL on lack of memory; all calls take NULL. Cells are given row by row. */
+linnet_table *linnet_table_create(const char *const *headers, size_t n_columns);
+void linnet_table_cell(linnet_table *table, const char *format, ...) LINNET_PRINTF(2, 3);
 void linnet_table_print(const linnet_table *table, FILE *out);
 void linnet_table_destroy(linnet_table *table);
 /** "1.2 MB" (powers of 1000) into text. */

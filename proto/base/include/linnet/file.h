@@ -6,11 +6,15 @@
 
 #include "linnet/bytes.h"
 
-/** Read a whole regular file of at most n_max bytes into an empty buffer (owned by the caller). LIMIT if larger. */
-linnet_status linnet_file_read(const char *path, size_t n_max, linnet_buffer *ret_bytes, linnet_error *err) LINNET_NODISCARD;
+/** Read a whole regular file of at most n_max bytes into an empty buffer (owned by the caller). LIMIT if
+ * larger. */
+linnet_status linnet_file_read(const char *path, size_t n_max, linnet_buffer *ret_bytes,
+                               linnet_error *err) LINNET_NODISCARD;
 
-/** Replace path by these bytes, all or nothing: temporary file beside it, fsync, rename, fsync of the directory. */
-linnet_status linnet_file_write(const char *path, const void *bytes, size_t n_bytes, unsigned mode, linnet_error *err) LINNET_NODISCARD;
+/** Replace path by these bytes, all or nothing: temporary file beside it, fsync, rename, fsync of the
+ * directory. */
+linnet_status linnet_file_write(const char *path, const void *bytes, size_t n_bytes, unsigned mode,
+                                linnet_error *err) LINNET_NODISCARD;
 
 /** A read-only, shared map of a whole file. */
 typedef struct linnet_map {
@@ -26,7 +30,8 @@ linnet_status linnet_directory_create(const char *path, linnet_error *err) LINNE
 /** fsync a directory, so that names in it are durable. */
 linnet_status linnet_directory_sync(const char *path, linnet_error *err) LINNET_NODISCARD;
 
-/** Take the exclusive lock file `path` for the life of *ret_fd (close it to release). BUSY where another process has it. */
+/** Take the exclusive lock file `path` for the life of *ret_fd (close it to release). BUSY where another
+ * process has it. */
 linnet_status linnet_lock_take(const char *path, int *ret_fd, linnet_error *err) LINNET_NODISCARD;
 
 /** "directory/name" into an owned string; NULL on lack of memory. */

@@ -2,8 +2,8 @@
 #ifndef LINNET_RNG_H
 #define LINNET_RNG_H
 
-/* Seeded random streams for data order, initial adapters, sampling and simulation: fast, repeatable on every platform,
- * and NOT for keys, masks, nonces or privacy noise, which come from libsodium. */
+/* Seeded random streams for data order, initial adapters, sampling and simulation: fast, repeatable on every
+ * platform, and NOT for keys, masks, nonces or privacy noise, which come from libsodium. */
 
 #include <stddef.h>
 #include <stdint.h>

@@ -50,7 +50,8 @@ typedef enum linnet_status {
 
 #define LINNET_OK LINNET_ERR_OK
 
-/** Context of a failure: doing what, to what, at which byte, and the next step. One line, never secret or user text. */
+/** Context of a failure: doing what, to what, at which byte, and the next step. One line, never secret or
+ * user text. */
 typedef struct linnet_error {
     linnet_status status;
     char message[384];
@@ -60,14 +61,18 @@ typedef struct linnet_error {
 const char *linnet_status_name(linnet_status status);
 const char *linnet_status_text(linnet_status status);
 
-/** Fill err (may be NULL) with a printf message and return status: `return linnet_fail(err, LINNET_ERR_IO, ...)`. */
-linnet_status linnet_fail(linnet_error *err, linnet_status status, const char *format, ...) LINNET_PRINTF(3, 4);
+/** Fill err (may be NULL) with a printf message and return status: `return linnet_fail(err, LINNET_ERR_IO,
+ * ...)`. */
+linnet_status linnet_fail(linnet_error *err, linnet_status status, const char *format, ...)
+    LINNET_PRINTF(3, 4);
 
-/** As linnet_fail for an errno value: maps ENOSPC/EDQUOT to NO_SPACE, ENOENT to NOT_FOUND, EEXIST to EXISTS, ENOMEM to
- *  NOMEM, EACCES/EPERM/EROFS to DENIED, the rest to IO, and appends strerror. */
-linnet_status linnet_fail_errno(linnet_error *err, int error_number, const char *format, ...) LINNET_PRINTF(3, 4);
+/** As linnet_fail for an errno value: maps ENOSPC/EDQUOT to NO_SPACE, ENOENT to NOT_FOUND, EEXIST to EXISTS,
+ * ENOMEM to NOMEM, EACCES/EPERM/EROFS to DENIED, the rest to IO, and appends strerror. */
+linnet_status linnet_fail_errno(linnet_error *err, int error_number, const char *format, ...)
+    LINNET_PRINTF(3, 4);
 
 /** Put "prefix: " before the message that err holds already; err may be NULL. Returns err's status. */
-linnet_status linnet_error_prefix(linnet_error *err, linnet_status status, const char *format, ...) LINNET_PRINTF(3, 4);
+linnet_status linnet_error_prefix(linnet_error *err, linnet_status status, const char *format, ...)
+    LINNET_PRINTF(3, 4);
 
 #endif
