@@ -13,7 +13,7 @@ typedef struct linnet_attention {
 } linnet_attention;
 
 /** Rows of linnet_tile_stride(context_tokens) floats that a thread needs in linnet_workspace.tiles. */
-enum { LINNET_ATTENTION_QUERIES = 32, LINNET_ATTENTION_ROWS = LINNET_ATTENTION_QUERIES, LINNET_ATTENTION_ROWS_TRAIN = 2 * LINNET_ATTENTION_QUERIES };
+enum { LINNET_ATTENTION_QUERIES = 48, LINNET_ATTENTION_ROWS = LINNET_ATTENTION_QUERIES, LINNET_ATTENTION_ROWS_TRAIN = 2 * LINNET_ATTENTION_QUERIES };
 
 /** out (n_queries, n_heads x head_width) = softmax(q k^T / sqrt(head_width)) v, per head; k and v have
  *  position + n_queries rows of n_kv_heads x head_width. */

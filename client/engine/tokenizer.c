@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The sentencepiece-like tokenizer (SPM) of the llama family, from a GGUF file's own metadata, with the
- * results of llama.cpp: spaces become U+2581, the text falls into characters, and as long as two neighbours
- * joined are a piece of the vocabulary the pair with the best score (the leftmost of equals) is merged. A
- * heap of candidates over a linked list of symbols makes that O(n log n). What is no piece then falls to its
- * bytes' tokens <0xXX>, and without those to the unknown token. Byte pair encoding (gpt2) and WordPiece
- * (bert) are not here. */
-#include "linnet/tokenizer.h"
+/* A vocabulary from a GGUF file's metadata: pieces, scores, types, the special tokens and settings; ids of
+ * pieces through a hash table, pieces of ids back into text. How plain text becomes pieces is
+ * tokenizer_spm.c. Byte pair encoding (gpt2) and WordPiece (bert) are not here. */
+#include "tokenizer_state.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -13,33 +10,6 @@
 #define VOCABULARY_MAX (1u << 22) /* ids; the largest vocabularies have 2^18 */
 #define PROBES_MAX 4096u          /* a piece this far from its slot: the file was made to be slow */
 #define TEXT_BYTES_MAX (1u << 28) /* of one text; symbols are numbered in 32 bits */
-#define NONE UINT32_MAX           /* no symbol */
-#define SPACE_MARK "\xe2\x96\x81" /* U+2581 stands for a space in pieces */
-
-typedef enum piece_type { /* GGUF's own numbers */
-                          PIECE_NORMAL = 1,
-                          PIECE_UNKNOWN,
-                          PIECE_CONTROL,
-                          PIECE_USER_DEFINED,
-                          PIECE_UNUSED,
-                          PIECE_BYTE
-} piece_type;
-
-struct linnet_tokenizer {
-    uint32_t n_vocabulary;
-    linnet_text *pieces; /* owned array of borrowed texts */
-    float *scores;
-    uint8_t *types; /* piece_type */
-    int32_t *slots; /* hash table of ids by piece, -1: free */
-    size_t n_slots; /* a power of two */
-    size_t piece_bytes_max;
-    int32_t byte_ids[256]; /* -1: no token for the byte */
-    int32_t *specials;     /* ids that SPECIAL finds in a text, by first byte, longer ones first */
-    size_t n_specials;
-    int32_t begin, end, unknown; /* -1: none */
-    bool adds_begin, adds_prefix;
-    linnet_text chat_template;
-};
 
 /* ---- the table of pieces ---- */
 
@@ -70,7 +40,7 @@ static size_t slot_of(const linnet_tokenizer *t, linnet_text piece)
     return SIZE_MAX;
 }
 
-static int32_t find_piece(const linnet_tokenizer *t, const char *bytes, size_t n_bytes)
+int32_t linnet_tokenizer_lookup(const linnet_tokenizer *t, const char *bytes, size_t n_bytes)
 {
     if (n_bytes == 0 || n_bytes > t->piece_bytes_max)
         return -1;
@@ -109,9 +79,9 @@ static void index_bytes(linnet_tokenizer *t)
         char name[8];
         char single = (char)byte;
         (void)snprintf(name, sizeof(name), "<0x%02X>", byte);
-        t->byte_ids[byte] = find_piece(t, name, 6);
+        t->byte_ids[byte] = linnet_tokenizer_lookup(t, name, 6);
         if (t->byte_ids[byte] < 0)
-            t->byte_ids[byte] = find_piece(t, &single, 1);
+            t->byte_ids[byte] = linnet_tokenizer_lookup(t, &single, 1);
     }
 }
 
@@ -347,7 +317,7 @@ linnet_text linnet_tokenizer_chat_template(const linnet_tokenizer *tokenizer)
 
 int32_t linnet_tokenizer_find(const linnet_tokenizer *tokenizer, const char *piece)
 {
-    return find_piece(tokenizer, piece, strlen(piece));
+    return linnet_tokenizer_lookup(tokenizer, piece, strlen(piece));
 }
 
 void linnet_ids_release(linnet_ids *ids)
@@ -372,185 +342,7 @@ linnet_status linnet_ids_append(linnet_ids *ids, int32_t id)
     return LINNET_OK;
 }
 
-/* ---- merging ---- */
-
-/* A run of the escaped text: a character at first, then what was merged. n_bytes 0: swallowed by its left
- * neighbour. */
-typedef struct symbol {
-    uint32_t at, n_bytes, previous, next;
-} symbol;
-
-/* Two neighbours that together are a piece; stale where their bytes are no longer n_bytes. */
-typedef struct candidate {
-    float score;
-    uint32_t left, right, n_bytes;
-} candidate;
-
-typedef struct merger {
-    const linnet_tokenizer *tokenizer;
-    const char *text;
-    symbol *symbols;
-    candidate *heap; /* the best on top */
-    size_t n_heap, heap_capacity;
-} merger;
-
-static bool is_better(const candidate *a, const candidate *b)
-{
-    return a->score > b->score || (a->score == b->score && a->left < b->left);
-}
-
-static bool heap_push(merger *m, candidate c)
-{
-    if (m->n_heap == m->heap_capacity) {
-        size_t capacity = m->heap_capacity < 64 ? 64 : m->heap_capacity * 2, n_bytes;
-        if (!linnet_size_mul(capacity, sizeof(*m->heap), &n_bytes))
-            return false;
-        candidate *heap = realloc(m->heap, n_bytes);
-        if (!heap)
-            return false;
-        m->heap = heap;
-        m->heap_capacity = capacity;
-    }
-    size_t i = m->n_heap++;
-    for (; i > 0 && is_better(&c, &m->heap[(i - 1) / 2]); i = (i - 1) / 2)
-        m->heap[i] = m->heap[(i - 1) / 2];
-    m->heap[i] = c;
-    return true;
-}
-
-static candidate heap_pop(merger *m)
-{
-    candidate top = m->heap[0], last = m->heap[--m->n_heap];
-    size_t i = 0;
-    for (size_t child; (child = 2 * i + 1) < m->n_heap; i = child) {
-        if (child + 1 < m->n_heap && is_better(&m->heap[child + 1], &m->heap[child]))
-            child++;
-        if (!is_better(&m->heap[child], &last))
-            break;
-        m->heap[i] = m->heap[child];
-    }
-    m->heap[i] = last;
-    return top;
-}
-
-static bool offer_pair(merger *m, uint32_t left, uint32_t right)
-{
-    if (left == NONE || right == NONE)
-        return true;
-    uint32_t n_bytes = m->symbols[left].n_bytes + m->symbols[right].n_bytes;
-    int32_t id = find_piece(m->tokenizer, m->text + m->symbols[left].at, n_bytes);
-    if (id < 0)
-        return true;
-    return heap_push(m, (candidate){m->tokenizer->scores[id], left, right, n_bytes});
-}
-
-static bool merge_all(merger *m, size_t n_symbols)
-{
-    for (size_t i = 1; i < n_symbols; i++) {
-        if (!offer_pair(m, (uint32_t)(i - 1), (uint32_t)i))
-            return false;
-    }
-    while (m->n_heap > 0) {
-        candidate best = heap_pop(m);
-        symbol *left = &m->symbols[best.left], *right = &m->symbols[best.right];
-        if (left->n_bytes == 0 || right->n_bytes == 0 || left->n_bytes + right->n_bytes != best.n_bytes)
-            continue;
-        left->n_bytes = best.n_bytes;
-        right->n_bytes = 0;
-        left->next = right->next;
-        if (right->next != NONE)
-            m->symbols[right->next].previous = best.left;
-        if (!offer_pair(m, left->previous, best.left) || !offer_pair(m, best.left, left->next))
-            return false;
-    }
-    return true;
-}
-
-/* Bytes of the character at the start of a text; 1 where it is not UTF-8. */
-static size_t character_bytes(const char *text, size_t n_bytes)
-{
-    uint8_t lead = (uint8_t)text[0];
-    size_t n = lead < 0xC0 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    return n > 1 && n <= n_bytes && linnet_utf8_is_valid(text, n) ? n : 1;
-}
-
-static size_t split_characters(const char *text, size_t n_bytes, symbol *symbols)
-{
-    size_t n = 0;
-    for (size_t at = 0; at < n_bytes; n++) {
-        size_t length = character_bytes(text + at, n_bytes - at);
-        symbols[n] =
-            (symbol){(uint32_t)at, (uint32_t)length, n == 0 ? NONE : (uint32_t)(n - 1), (uint32_t)(n + 1)};
-        at += length;
-    }
-    if (n > 0)
-        symbols[n - 1].next = NONE;
-    return n;
-}
-
-/* A symbol's id; a character that is no piece: its bytes' tokens, or once the unknown token where one is
- * missing. */
-static linnet_status append_symbol(const linnet_tokenizer *t, const char *bytes, size_t n_bytes,
-                                   linnet_ids *ids)
-{
-    int32_t id = find_piece(t, bytes, n_bytes);
-    if (id >= 0)
-        return linnet_ids_append(ids, id);
-    bool all = true;
-    for (size_t i = 0; i < n_bytes; i++)
-        all = all && t->byte_ids[(uint8_t)bytes[i]] >= 0;
-    if (!all)
-        return t->unknown < 0 ? LINNET_OK : linnet_ids_append(ids, t->unknown);
-    linnet_status status = LINNET_OK;
-    for (size_t i = 0; i < n_bytes && status == LINNET_OK; i++)
-        status = linnet_ids_append(ids, t->byte_ids[(uint8_t)bytes[i]]);
-    return status;
-}
-
-static linnet_status append_escaped(const linnet_tokenizer *t, const char *text, size_t n_bytes,
-                                    linnet_ids *ids)
-{
-    merger m = {.tokenizer = t, .text = text};
-    linnet_status status = LINNET_ERR_NOMEM;
-    size_t size;
-    if (linnet_size_mul(n_bytes, sizeof(*m.symbols), &size))
-        m.symbols = malloc(size);
-    if (!m.symbols)
-        return LINNET_ERR_NOMEM;
-    size_t n = split_characters(text, n_bytes, m.symbols);
-    if (merge_all(&m, n)) {
-        status = LINNET_OK;
-        for (uint32_t i = n > 0 ? 0 : NONE; i != NONE && status == LINNET_OK; i = m.symbols[i].next)
-            status = append_symbol(t, text + m.symbols[i].at, m.symbols[i].n_bytes, ids);
-    }
-    free(m.symbols);
-    free(m.heap);
-    return status;
-}
-
-/* A stretch of plain text. */
-static linnet_status append_plain(const linnet_tokenizer *t, const char *text, size_t n_bytes, bool prefix,
-                                  linnet_ids *ids)
-{
-    if (n_bytes == 0)
-        return LINNET_OK;
-    linnet_buffer escaped = {0};
-    if (prefix && t->adds_prefix)
-        linnet_buffer_append_text(&escaped, SPACE_MARK);
-    for (size_t at = 0; at < n_bytes;) {
-        const char *space = memchr(text + at, ' ', n_bytes - at);
-        size_t n_run = space ? (size_t)(space - text) - at : n_bytes - at;
-        linnet_buffer_append(&escaped, text + at, n_run);
-        if (space)
-            linnet_buffer_append_text(&escaped, SPACE_MARK);
-        at += n_run + (space ? 1 : 0);
-    }
-    linnet_status status = LINNET_ERR_NOMEM;
-    if (!escaped.failed)
-        status = append_escaped(t, (const char *)escaped.bytes, escaped.n_bytes, ids);
-    linnet_buffer_release(&escaped);
-    return status;
-}
+/* ---- texts ---- */
 
 /* The longest special token at the start of a text, or -1. */
 static int32_t special_at(const linnet_tokenizer *t, const char *text, size_t n_bytes)
@@ -584,14 +376,14 @@ static linnet_status append_with_specials(const linnet_tokenizer *t, const char 
             at++;
             continue;
         }
-        status = append_plain(t, text + start, at - start, prefix, ids);
+        status = linnet_spm_append(t, text + start, at - start, prefix, ids);
         if (status == LINNET_OK)
             status = linnet_ids_append(ids, id);
         at += t->pieces[id].n_bytes;
         start = at;
     }
     if (status == LINNET_OK)
-        status = append_plain(t, text + start, n_bytes - start, prefix, ids);
+        status = linnet_spm_append(t, text + start, n_bytes - start, prefix, ids);
     return status;
 }
 
@@ -609,7 +401,7 @@ linnet_status linnet_tokenize(const linnet_tokenizer *tokenizer, const char *tex
     if (status == LINNET_OK && (flags & LINNET_TOKENIZE_SPECIAL))
         status = append_with_specials(tokenizer, text, n_bytes, prefix, ids);
     else if (status == LINNET_OK)
-        status = append_plain(tokenizer, text, n_bytes, prefix, ids);
+        status = linnet_spm_append(tokenizer, text, n_bytes, prefix, ids);
     if (status != LINNET_OK) {
         ids->n_items = n_before;
         return linnet_fail(err, status, "no memory to tokenise a text of %zu bytes", n_bytes);
@@ -645,7 +437,7 @@ void linnet_detokenize(const linnet_tokenizer *tokenizer, int32_t id, linnet_buf
         break;
     }
     for (size_t at = 0; at < piece.n_bytes;) {
-        bool is_space = piece.n_bytes - at >= 3 && memcmp(piece.bytes + at, SPACE_MARK, 3) == 0;
+        bool is_space = piece.n_bytes - at >= 3 && memcmp(piece.bytes + at, LINNET_SPACE_MARK, 3) == 0;
         linnet_buffer_append(text, is_space ? " " : piece.bytes + at, 1);
         at += is_space ? 3 : 1;
     }
