@@ -290,7 +290,8 @@ static linnet_status loop(run *r, linnet_error *err)
     while (status == LINNET_OK && !stop_asked && !reached(r, &goal)) {
         int64_t wake_ms = 0;
         linnet_device_need need = linnet_device_next(r->device, &wake_ms);
-        tell(r);
+        if (need != LINNET_DEVICE_EVALUATE) /* its outcome is told */
+            tell(r);
         if (need == LINNET_DEVICE_FINISHED)
             break;
         if (need == LINNET_DEVICE_TRAIN) {

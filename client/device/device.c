@@ -213,7 +213,8 @@ static linnet_status check_in(linnet_device *device, linnet_error *err)
                                    answer.n_revocation, err);
     if (status == LINNET_OK && is_answered) {
         if (answer.code == LINNET_ANSWER_OK || answer.code == LINNET_ANSWER_WAIT) {
-            device->note[0] = '\0';
+            if (!device->release_is_bad) /* why a release is refused stays true until another one comes */
+                device->note[0] = '\0';
             status = take_check_in_answer(device, &answer, err);
         } else { /* a claim of revocation counts only with the signed list that take_lists has seen */
             device_note(device, "the coordinator refuses this device: %.150s", answer.message);
@@ -285,8 +286,10 @@ void linnet_device_status(const linnet_device *device, linnet_device_report *ret
         device->record.has_release && !device_release_is_ready(device) && !device->release_is_bad;
     report_record(&device->record, &device->identity_record, &report);
     report.device_id = linnet_device_id_of(linnet_identity_public_key(device->identity));
-    report.phase =
-        phase_of(&device->record, device->record.has_release && device->release.is_final, is_fetching);
+    int64_t wake_ms;
+    bool trains = linnet_device_next(device, &wake_ms) == LINNET_DEVICE_TRAIN;
+    bool is_final = device->record.has_release && device->release.is_final;
+    report.phase = trains ? "training" : phase_of(&device->record, is_final, is_fetching);
     report.step = device->trainer ? linnet_trainer_steps(device->trainer) : 0;
     report.n_steps = device->has_plan ? device->plan.local_steps : 0;
     report.train_loss = device->has_step ? device->last_step.loss : 0;

@@ -51,7 +51,8 @@ typedef struct device_record {
     uint64_t attempt, train_seed; /* trainings begun for this version; seed of the one in progress */
     uint64_t counted_tokens;      /* of the training set: the weight follows */
     uint64_t last_round;
-    linnet_hash chain; /* A of the upload in progress */
+    linnet_hash chain;      /* A of the upload in progress */
+    uint64_t upload_offset; /* so much of it was there at the last answer */
     uint64_t n_ledger, n_contributions, bytes_up, bytes_down;
     uint64_t revocation_number, channel_number;
     bool is_evaluated; /* the release was, or needs not be, measured on the held-out records */

@@ -223,6 +223,7 @@ static linnet_status commit_join(linnet_device *device, const linnet_announcemen
     if (status == LINNET_OK) {
         next.last_round = a->round;
         next.chain = *chain;
+        next.upload_offset = 0;
         next.delta = DELTA_SPENT;
         next.n_ledger++;
         const linnet_kv_item items[] = {{KV_UPLOAD, upload.bytes, upload.n_bytes},
@@ -288,8 +289,10 @@ static linnet_status load_upload(linnet_device *device, linnet_error *err)
     size_t n_header = device->upload.n_bytes < 4 ? SIZE_MAX : linnet_load_le32(device->upload.bytes);
     if (n_header > device->upload.n_bytes - 4)
         return linnet_fail(err, LINNET_ERR_FORMAT, "state record '" KV_UPLOAD "' is damaged");
+    size_t n_packed = device->upload.n_bytes - 4 - n_header;
     device->n_upload_header = n_header;
-    device->has_upload_offset = false; /* the coordinator knows how far it got */
+    device->upload_offset = device->record.upload_offset;
+    device->has_upload_offset = device->upload_offset < n_packed;
     return LINNET_OK;
 }
 
@@ -350,23 +353,28 @@ static bool receipt_is_ours(const linnet_device *device, const linnet_answer *an
            memcmp(receipt.device_id.bytes, self.bytes, sizeof(self.bytes)) == 0;
 }
 
-/* Where to go on: never past the end, and not to the same place again and again without a pause. */
-static void follow_offset(linnet_device *device, const linnet_answer *answer, uint64_t n_packed)
+/* Where to go on: never past the end, and not to the same place again and again without a pause. Progress is
+ * committed, so that a device that is often killed gets to the end. */
+static linnet_status follow_offset(linnet_device *device, const linnet_answer *answer, uint64_t n_packed,
+                                   linnet_error *err)
 {
-    bool advances = !device->has_upload_offset || answer->next_offset > device->upload_offset;
-    if (answer->next_offset > n_packed || (answer->next_offset == n_packed && answer->n_receipt == 0)) {
+    device_record next = device->record;
+    if (answer->next_offset >= n_packed) { /* without a receipt: ask for it */
         device->has_upload_offset = false;
         device_back_off(device, answer->retry_after_ms);
-        return;
+        return LINNET_OK;
     }
+    bool advances = !device->has_upload_offset || answer->next_offset > device->upload_offset;
     device->upload_offset = answer->next_offset;
     device->has_upload_offset = true;
     if (!advances) {
         device_back_off(device, answer->retry_after_ms);
-        return;
+        return LINNET_OK;
     }
     device->n_failures = 0;
     device->wake_ms = device->now_ms + (int64_t)answer->retry_after_ms;
+    next.upload_offset = answer->next_offset;
+    return device_commit(device, &next, NULL, 0, err);
 }
 
 static linnet_status take_upload_answer(linnet_device *device, const linnet_answer *answer, uint64_t n_packed,
@@ -379,8 +387,7 @@ static linnet_status take_upload_answer(linnet_device *device, const linnet_answ
             device_wait(device, answer->retry_after_ms);
             return end_upload(device, answer->receipt, err);
         }
-        follow_offset(device, answer, n_packed);
-        return LINNET_OK;
+        return follow_offset(device, answer, n_packed, err);
     case LINNET_ANSWER_GONE:
     case LINNET_ANSWER_REFUSED:
     case LINNET_ANSWER_CONFLICT:

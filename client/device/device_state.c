@@ -124,6 +124,7 @@ static void record_pack(const device_record *r, linnet_buffer *b)
     linnet_buffer_append_le64(b, r->counted_tokens);
     linnet_buffer_append_le64(b, r->last_round);
     linnet_buffer_append(b, r->chain.bytes, LINNET_HASH_BYTES);
+    linnet_buffer_append_le64(b, r->upload_offset);
     linnet_buffer_append_le64(b, r->n_ledger);
     linnet_buffer_append_le64(b, r->n_contributions);
     linnet_buffer_append_le64(b, r->bytes_up);
@@ -162,6 +163,7 @@ static void record_read(linnet_reader *b, device_record *r)
     r->counted_tokens = linnet_reader_le64(b);
     r->last_round = linnet_reader_le64(b);
     take(b, r->chain.bytes, LINNET_HASH_BYTES);
+    r->upload_offset = linnet_reader_le64(b);
     r->n_ledger = linnet_reader_le64(b);
     r->n_contributions = linnet_reader_le64(b);
     r->bytes_up = linnet_reader_le64(b);
