@@ -11,7 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
-#define CHECKPOINT_BYTES_MAX ((size_t)4 << 30 >> (sizeof(size_t) < 8 ? 2 : 0))
+#define CHECKPOINT_BYTES_MAX (SIZE_MAX / 4)
 #define LOG_BYTES_MAX ((size_t)1 << 30)
 #define USUAL_CONTEXT 256
 #define STEPS_MAX 1e9
@@ -272,7 +272,7 @@ static linnet_status save_adapter(const train_run *r, linnet_error *err)
 
 /* ---- the steps ---- */
 
-static linnet_status report_step(train_run *r, const linnet_train_step *step, uint32_t n_steps,
+static linnet_status report_step(train_run *r, const linnet_train_step *step, uint32_t n_steps, bool has_bar,
                                  linnet_error *err)
 {
     json_t *object = client_event("step");
@@ -287,7 +287,7 @@ static linnet_status report_step(train_run *r, const linnet_train_step *step, ui
     r->loss_last = step->loss;
     r->n_tokens += step->tokens;
     size_t tenth = (size_t)step->step * 10 / n_steps;
-    if (step->step == 1 || tenth > r->n_said)
+    if (!has_bar && (step->step == 1 || tenth > r->n_said))
         linnet_cli_say(r->cli, "step %u of %u: loss %.4f\n", (unsigned)step->step, (unsigned)n_steps,
                        step->loss);
     r->n_said = tenth;
@@ -319,7 +319,7 @@ static linnet_status take_steps(train_run *r, uint32_t n_steps, linnet_error *er
         }
         status = linnet_trainer_step(r->trainer, &step, err);
         if (status == LINNET_OK)
-            status = report_step(r, &step, n_steps, err);
+            status = report_step(r, &step, n_steps, progress.active, err);
         (void)snprintf(note, sizeof(note), "loss %.4f", step.loss);
         linnet_progress_update(&progress, step.step, note);
         uint64_t every = r->options->checkpoint_every;

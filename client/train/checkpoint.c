@@ -153,8 +153,8 @@ static linnet_status check_header(const linnet_trainer *t, linnet_reader *r, uin
         return status;
     uint32_t steps = linnet_reader_le32(r);
     uint64_t n_parameters = linnet_reader_le64(r), n_active = linnet_reader_le64(r);
-    size_t n_floats = t->adapter->layout->n_parameters * (t->start ? 2 : 1) +
-                      (t->optimizer.moment1 ? 2 * t->optimizer.n_active : 0);
+    uint64_t n_floats = (uint64_t)t->adapter->layout->n_parameters * (t->start ? 2 : 1) +
+                        (t->optimizer.moment1 ? 2 * (uint64_t)t->optimizer.n_active : 0);
     if (n_parameters != t->adapter->layout->n_parameters || n_active != t->optimizer.n_active ||
         r->n_bytes - r->at != n_floats * sizeof(float))
         return linnet_fail(err, LINNET_ERR_FORMAT, "the checkpoint's size does not fit its settings");

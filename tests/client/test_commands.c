@@ -300,6 +300,36 @@ static void evaluate_reproduces_the_baselines_of_text_records(void **state)
     json_decref(root);
 }
 
+/* The first thirty or so records of six clients: the base row of FEDERATED-LORA 12.3. */
+static void write_clinics_set(void)
+{
+    static const char *const clients[] = {"fam-sochx", "genhx",        "pastmedicalhx",
+                                          "cc",        "pastsurgical", "allergy"};
+    char path[512], line[1024];
+    (void)shared_path("data/clinic-notes/test.jsonl", path);
+    shell(": >$T/clinics.jsonl");
+    for (size_t i = 0; i < ARRAY_LEN(clients); i++) {
+        (void)snprintf(line, sizeof(line),
+                       "grep '\"client\": *\"%s\"' %s >$T/one; n=$(wc -l <$T/one);"
+                       "awk -v s=$(((n + 39) / 40)) 'NR %% s == 1 || s == 1' $T/one >>$T/clinics.jsonl",
+                       clients[i], path);
+        shell(line);
+    }
+}
+
+static void evaluate_reproduces_the_base_loss_of_the_clinics(void **state)
+{
+    (void)state;
+    write_clinics_set();
+    json_t *result =
+        result_of("evaluate --model $M/stories3M-Q8_0.gguf --data $T/clinics.jsonl --context 256 "
+                  "--end-token off --json");
+    assert_int_equal(number(result, "records"), 143);
+    assert_int_equal(number(result, "tokens"), 8189);
+    assert_true(fabs(number(result, "loss") - 5.6672) < 1e-4);
+    json_decref(result);
+}
+
 static void each_record_has_its_line_and_loss(void **state)
 {
     (void)state;
@@ -611,6 +641,7 @@ int main(void)
         cmocka_unit_test(inspect_tells_what_is_in_a_file),
         cmocka_unit_test(bench_measures_every_figure),
         cmocka_unit_test(evaluate_reproduces_the_baselines_of_text_records),
+        cmocka_unit_test(evaluate_reproduces_the_base_loss_of_the_clinics),
         cmocka_unit_test(each_record_has_its_line_and_loss),
         cmocka_unit_test(train_writes_both_adapter_forms_and_a_log),
         cmocka_unit_test(epochs_are_passes_over_the_records),

@@ -10,9 +10,9 @@
 
 #define TOLERANCE 1e-5 /* shared/lora/README: float32 training stays within this over 20 steps */
 /* The SGD run on the Q8_0 base climbs from 1.6 to 3.2 in the middle and comes down again, which magnifies the
- * rounding of float32: scalar and AVX2 kernels end 1.3e-5 and 1.8e-5 from the float64 reference, on different
- * sides. */
-#define TOLERANCE_SPIKE 4e-5
+ * rounding of float32 from 1e-6 to a few 1e-5, for each kernel variant differently (scalar 1.0e-5,
+ * AVX2 2.9e-5, AVX-512 4.9e-5). */
+#define TOLERANCE_SPIKE 1e-4
 
 typedef struct lora_case {
     const char *name;
