@@ -42,7 +42,9 @@ size_t linnet_session_n_tokens(const linnet_session *session); /* fed so far */
 
 /* ---- scoring and training ---- */
 /** Memory for one sequence at a time of up to context_tokens: checkpoints, one layer's activations, loss tiles. One
- *  per worker thread; never shared. With train false only what scoring needs. */
+ *  per worker thread; never shared. With train false only what scoring needs. context_tokens 0: the model's context. All
+ *  is allocated here, but for the adapter's activations (rank sum of a layer x context), which grow with the first
+ *  adapter of a larger rank. */
 typedef struct linnet_arena linnet_arena;
 linnet_status linnet_arena_create(const linnet_model *model, linnet_thread_pool *pool, uint32_t context_tokens, bool train, linnet_arena **ret_arena, linnet_error *err) LINNET_NODISCARD;
 void linnet_arena_destroy(linnet_arena *arena);
@@ -56,13 +58,15 @@ typedef struct linnet_sequence {
 } linnet_sequence;
 
 /** Sum of -ln p over the counted targets, in nats (double), and their number. adapter may be NULL. ret_each (may be NULL) gets n_ids
- *  losses, 0 where not counted. */
+ *  losses, 0 where not counted. LIMIT for a sequence beyond the context, RANGE for an id outside the vocabulary and for a
+ *  loss that is not finite, MISMATCH for an adapter of another model. */
 linnet_status linnet_arena_score(linnet_arena *arena, const linnet_adapter *adapter, const linnet_sequence *sequence, double *ret_loss_sum, size_t *ret_n_counted, float *ret_each,
                                  linnet_error *err) LINNET_NODISCARD;
 
 /** Add scale x d(loss sum)/d(factor) of the active factors to gradient (n_parameters floats in the adapter's data order;
  *  inactive factors untouched), and return the loss sum as score does. The whole pass: forward with checkpoints per
- *  layer, loss in vocabulary tiles, backward with recomputation. In a B-only phase inputs of linears are not kept. */
+ *  layer, loss in vocabulary tiles, backward with recomputation down to the lowest adapted layer. In a B-only phase inputs
+ *  of linears are not kept. Errors as score's, ARG for a scoring arena; the gradient is then untouched. */
 linnet_status linnet_arena_gradient(linnet_arena *arena, const linnet_adapter *adapter, linnet_factors factors, const linnet_sequence *sequence, double scale, float *gradient, double *ret_loss_sum,
                                     size_t *ret_n_counted, linnet_error *err) LINNET_NODISCARD;
 
