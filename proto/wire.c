@@ -15,7 +15,7 @@ linnet_status linnet_wire_pack(const ProtobufCMessage *message, size_t n_max, li
     if (n > n_max)
         return linnet_fail(err, LINNET_ERR_LIMIT, "message %s: %zu bytes, at most %zu",
                            message->descriptor->short_name, n, n_max);
-    if (!linnet_buffer_reserve(bytes, n))
+    if (!linnet_buffer_reserve(bytes, n + 1)) /* + 1: an empty message has an address too */
         return linnet_fail(err, LINNET_ERR_NOMEM, "message %s", message->descriptor->short_name);
     protobuf_c_message_pack(message, bytes->bytes + bytes->n_bytes);
     bytes->n_bytes += n;
