@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -353,17 +354,21 @@ static void print_program_help(FILE *out, const char *program, const char *summa
     fprintf(out, "\n%s COMMAND --help tells more about one of them.\n", program);
 }
 
+/* A full disk or a closed pipe is a failure, not a silence. */
+static int check_output(const linnet_cli *cli, int result)
+{
+    bool is_flushed = fflush(cli->out) == 0;
+    if (is_flushed && !ferror(cli->out))
+        return result;
+    fprintf(cli->log, "%s%s%s: cannot write the output: %s\n", cli->program, cli->command ? " " : "",
+            cli->command ? cli->command : "", is_flushed ? "a part of it is lost" : strerror(errno));
+    return result ? result : 1;
+}
+
 static int run_command(linnet_cli *cli, const linnet_command *command, int argc, char **argv)
 {
     cli->command = command->name;
-    int result = command->run(cli, argc, argv);
-    if (fflush(cli->out) != 0 ||
-        ferror(cli->out)) { /* a full disk or a closed pipe is a failure, not a silence */
-        fprintf(cli->log, "%s %s: cannot write the output: %s\n", cli->program, cli->command,
-                strerror(errno));
-        return result ? result : 1;
-    }
-    return result;
+    return check_output(cli, command->run(cli, argc, argv));
 }
 
 int linnet_cli_main(const char *program, const char *summary, const linnet_command *commands,
@@ -371,17 +376,20 @@ int linnet_cli_main(const char *program, const char *summary, const linnet_comma
 {
     linnet_cli cli = {.program = program, .out = stdout, .log = stderr};
     const char *names[OPTIONS_MAX];
+    /* A reader that went away (also of a TLS connection) and a file size limit become errors of the write. */
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {
         print_program_help(stderr, program, summary, commands, n_commands);
         return 2;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         print_program_help(stdout, program, summary, commands, n_commands);
-        return 0;
+        return check_output(&cli, 0);
     }
     if (strcmp(argv[1], "--version") == 0) {
         printf("%s %s\n", program, LINNET_VERSION);
-        return 0;
+        return check_output(&cli, 0);
     }
     for (size_t i = 0; i < n_commands && i < ARRAY_LEN(names); i++) {
         if (strcmp(argv[1], commands[i].name) == 0)

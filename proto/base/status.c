@@ -60,6 +60,7 @@ static linnet_status status_of_errno(int error_number)
         return LINNET_ERR_NOMEM;
     case ENOSPC:
     case EDQUOT:
+    case EFBIG: /* a file size limit is a full disk of its own kind */
         return LINNET_ERR_NO_SPACE;
     case EACCES:
     case EPERM:

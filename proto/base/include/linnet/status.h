@@ -66,8 +66,8 @@ const char *linnet_status_text(linnet_status status);
 linnet_status linnet_fail(linnet_error *err, linnet_status status, const char *format, ...)
     LINNET_PRINTF(3, 4);
 
-/** As linnet_fail for an errno value: maps ENOSPC/EDQUOT to NO_SPACE, ENOENT to NOT_FOUND, EEXIST to EXISTS,
- * ENOMEM to NOMEM, EACCES/EPERM/EROFS to DENIED, the rest to IO, and appends strerror. */
+/** As linnet_fail for an errno value: maps ENOSPC, EDQUOT and EFBIG to NO_SPACE, ENOENT to NOT_FOUND, EEXIST
+ * to EXISTS, ENOMEM to NOMEM, EACCES/EPERM/EROFS to DENIED, the rest to IO, and appends strerror. */
 linnet_status linnet_fail_errno(linnet_error *err, int error_number, const char *format, ...)
     LINNET_PRINTF(3, 4);
 
