@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ONCE_WAIT_MS 5000 /* --once leaves rather than wait longer */
+#define ONCE_WAIT_MS 5000 /* --once leaves rather than wait longer, or where a check-in changed nothing */
 #define NAP_MS 3600000    /* a sleep is looked at again after this */
 #define MARK_FILE "HASH"  /* in an adapter directory: the object it was written from */
 
@@ -38,7 +38,7 @@ typedef struct run {
     uint32_t arena_context;
     int64_t started_ms, started_boot_ms;
     linnet_device_report last; /* as it was told */
-    bool has_told;
+    bool has_told, is_calm;    /* the last exchange was answered and changed nothing */
     linnet_progress progress;
     bool has_progress;
 } run;
@@ -203,6 +203,7 @@ static void tell(run *r)
                 strcmp(report.note, r->last.note) == 0;
     r->last = report;
     r->has_told = true;
+    r->is_calm = same && report.note[0] == '\0';
     if (same)
         return;
     end_progress(r);
@@ -281,6 +282,13 @@ static bool reached(const run *r, run_goal *goal)
            strcmp(report.phase, "fetching") != 0;
 }
 
+/* With --once: is there nothing left but waiting? */
+static bool has_done_all(const run *r, int64_t wake_ms)
+{
+    int64_t left = wake_ms - now_ms(r);
+    return r->once && (left > ONCE_WAIT_MS || (r->is_calm && left > 0));
+}
+
 static linnet_status loop(run *r, linnet_error *err)
 {
     linnet_device_report report;
@@ -300,7 +308,7 @@ static linnet_status loop(run *r, linnet_error *err)
             status = evaluate(r, err);
         } else {
             end_progress(r);
-            if (r->once && wake_ms > now_ms(r) + ONCE_WAIT_MS)
+            if (has_done_all(r, wake_ms))
                 break;
             sleep_until(r, wake_ms);
             if (!stop_asked && now_ms(r) >= wake_ms)
@@ -410,7 +418,9 @@ static int command_run(linnet_cli *cli, int argc, char **argv)
         CLIENT_TEXT("policy", &r.policy_path, "FILE",
                     "what this device refuses: INI file with a section [policy]"),
         CLIENT_FLAG("once", &r.once,
-                    "do what can be done now; leave when the next thing is to wait longer than five seconds"),
+                    "do what can be done now; leave when the coordinator has nothing to do, or asks to wait "
+                    "longer than "
+                    "five seconds"),
         CLIENT_COUNT("rounds", &r.n_rounds, 0, 1e9,
                      "leave after so many accepted contributions and the release that follows; 0: never"),
         CLIENT_COUNT("seed", &r.seed, 0, 9e15,
