@@ -11,9 +11,12 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#define CONNECTIONS_MAX 10000
+#define FILES_KEPT 300    /* descriptors for spool files, objects, the store: one for each worker and some */
 #define SLEEP_MS_MAX 1000 /* joins set deadlines and other processes write to the store: look again */
 
 typedef struct service {
@@ -142,13 +145,28 @@ static unsigned worker_count(const linnet_cli *cli)
     return cores > 2 ? (unsigned)cores * 2 : 4; /* some of them wait for the disk */
 }
 
+/* As many connections as there are file descriptors, less what files and the store need. */
+static unsigned connection_count(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return 512;
+    if (limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit); /* where it is refused, getrlimit says what there is */
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+    }
+    rlim_t n = limit.rlim_cur > 2 * FILES_KEPT ? limit.rlim_cur - FILES_KEPT : FILES_KEPT;
+    return n < CONNECTIONS_MAX ? (unsigned)n : CONNECTIONS_MAX;
+}
+
 static linnet_status serve(service *s, const char *listen_text, linnet_error *err)
 {
     linnet_server *server = NULL;
     linnet_coordinator_report report;
     const linnet_server_options options = {.listen = listen_text,
                                            .n_threads = worker_count(s->cli),
-                                           .n_connections_max = 10000,
+                                           .n_connections_max = connection_count(),
                                            .idle_timeout_s = 60,
                                            .n_body_max = LINNET_REQUEST_BYTES_MAX};
     linnet_status status = linnet_coordinator_status(s->coordinator, &report, err);

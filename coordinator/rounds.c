@@ -402,6 +402,7 @@ static linnet_status end_run(linnet_coordinator *c, end_job *job, linnet_error *
     c->bytes_down -= job->bytes_down;
     c->flushed_ms = job->now_ms;
     (void)pthread_mutex_unlock(&c->lock);
+    linnet_store_tidy(c->store);
     if (job->is_voided) {
         linnet_coordinator_say(c, 4, "round %llu void: %u of at least %u contributions at its deadline",
                                (unsigned long long)job->round.number, job->round.accepted, c->plan.minimum);

@@ -9,7 +9,7 @@
  *   n round           announcements (Signed)               a chain         announcement hash -> round
  *   i round device    asked while the round was open       j round device  joined
  *   b round device    accepted contributions               l round device  late uploads, deleted unread
- *   x round device Hy evidence: a second, different upload  h number        transcript entries */
+ *   x round device    evidence: a second, different upload  h number        transcript entries */
 
 #include "linnet/messages.h"
 #include "store.h"

@@ -101,7 +101,11 @@ static linnet_status handle_object(linnet_coordinator *c, const linnet_http_requ
         return LINNET_OK;
     }
     linnet_hex_write(hash.bytes, sizeof(hash.bytes), hex); /* lower case, and nothing that could climb out */
-    int fd = linnet_coordinator_path(c, path, "objects/%s", hex) ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (!linnet_coordinator_path(c, path, "objects/%s", hex))
+        return linnet_fail(err, LINNET_ERR_LIMIT, "state directory: the path is too long");
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno != ENOENT)
+        return linnet_fail(err, LINNET_ERR_AGAIN, "cannot open an object: %s", strerror(errno));
     if (fd < 0) {
         plain(response, 404, "no such object\n");
         return LINNET_OK;

@@ -13,9 +13,12 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define HEAD_BYTES LINNET_HASH_BYTES
+#define FREE_BYTES_MIN ((uint64_t)4 << 20) /* left to the store and the next adapter, which make room again  \
+                                            */
 #define CHUNK_BYTES_MAX ((size_t)LINNET_RING_CHUNK * 4)
 
 uint64_t linnet_specs_bytes(const linnet_ring_spec *specs, size_t n_specs)
@@ -53,6 +56,9 @@ static linnet_status spool_open(const linnet_coordinator *c, const linnet_spool_
             return linnet_fail_errno(err, errno, "cannot create '%s'", directory);
         fd = open(path, flags | O_CLOEXEC, 0600);
     }
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+        return linnet_fail(err, LINNET_ERR_BUSY,
+                           "no file descriptor left for the spool: raise the limit of open files");
     if (fd < 0)
         return linnet_fail_errno(err, errno, "cannot open '%s'", path);
     *ret_fd = fd;
@@ -121,8 +127,11 @@ static linnet_status append(int fd, const linnet_hash *echo, uint64_t offset, co
                             size_t n_raw, uint64_t *ret_length, linnet_error *err)
 {
     struct stat st;
+    struct statvfs disk;
     if (fstat(fd, &st) != 0)
         return linnet_fail_errno(err, errno, "cannot look at the spool");
+    if (fstatvfs(fd, &disk) == 0 && (uint64_t)disk.f_bavail * disk.f_frsize < FREE_BYTES_MIN + n_raw)
+        return linnet_fail(err, LINNET_ERR_NO_SPACE, "less than 4 MiB left on the spool's disk");
     uint64_t before = (uint64_t)st.st_size, size = before;
     linnet_status status = claim(fd, &size, echo, err);
     uint64_t length = size - HEAD_BYTES;

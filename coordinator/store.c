@@ -9,11 +9,18 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/statvfs.h>
 
 #include <lmdb.h>
 
-#define MAP_BYTES (sizeof(void *) >= 8 ? (size_t)1 << 34 : (size_t)256 << 20)
+#if SIZE_MAX > UINT32_MAX
+#define MAP_BYTES ((size_t)1 << 34)
+#else
+#define MAP_BYTES ((size_t)256 << 20)
+#endif
 #define READERS_MAX 512
+#define FREE_BYTES_MIN                                                                                       \
+    ((uint64_t)1 << 20) /* LMDB calls a write that the disk cut short an I/O error: stay away */
 
 typedef struct job {
     linnet_store_fn *fn;
@@ -26,6 +33,7 @@ typedef struct job {
 
 struct linnet_store {
     MDB_env *env;
+    char *directory; /* owned */
     MDB_dbi dbi;
     pthread_mutex_t lock; /* guards the queue */
     pthread_cond_t done;
@@ -130,7 +138,9 @@ linnet_status linnet_store_open(const char *directory, bool create, bool durable
     (void)pthread_mutex_init(&store->lock, NULL); /* default attributes: cannot fail on Linux */
     (void)pthread_cond_init(&store->done, NULL);
     store->last = &store->first;
-    linnet_status status = env_open(store, directory, create, durable, err);
+    store->directory = strdup(directory);
+    linnet_status status = !store->directory ? linnet_fail(err, LINNET_ERR_NOMEM, "store")
+                                             : env_open(store, directory, create, durable, err);
     if (status != LINNET_OK) {
         (void)linnet_error_prefix(err, status, "'%s'", directory);
         linnet_store_close(store);
@@ -148,7 +158,14 @@ void linnet_store_close(linnet_store *store)
         mdb_env_close(store->env);
     (void)pthread_mutex_destroy(&store->lock);
     (void)pthread_cond_destroy(&store->done);
+    free(store->directory);
     free(store);
+}
+
+void linnet_store_tidy(linnet_store *store)
+{
+    int n_stale;
+    (void)mdb_reader_check(store->env, &n_stale); /* upkeep: what fails now is done the next time */
 }
 
 /* ---- reading ---- */
@@ -245,10 +262,23 @@ linnet_status linnet_store_delete(linnet_store_txn *txn, const linnet_record_id 
     return rc == 0 || rc == MDB_NOTFOUND ? LINNET_OK : store_fail(err, rc, "delete");
 }
 
+/* NO_SPACE before anything is written, where the disk is all but full. */
+static linnet_status space_check(const linnet_store *store, linnet_error *err)
+{
+    struct statvfs disk;
+    if (statvfs(store->directory, &disk) == 0 && (uint64_t)disk.f_bavail * disk.f_frsize < FREE_BYTES_MIN)
+        return linnet_fail(err, LINNET_ERR_NO_SPACE, "store: less than 1 MiB left on the disk of '%s'",
+                           store->directory);
+    return LINNET_OK;
+}
+
 /* Run jobs from first up to (not including) end in one transaction. */
 static linnet_status jobs_commit(linnet_store *store, job *first, const job *end, linnet_error *err)
 {
     linnet_store_txn txn = {.dbi = store->dbi};
+    linnet_status space = space_check(store, err);
+    if (space != LINNET_OK)
+        return space;
     int rc = mdb_txn_begin(store->env, NULL, 0, &txn.txn);
     if (rc != 0)
         return store_fail(err, rc, "write");

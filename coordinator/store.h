@@ -25,6 +25,8 @@ typedef struct linnet_store_txn linnet_store_txn;
 linnet_status linnet_store_open(const char *directory, bool create, bool durable, linnet_store **ret_store,
                                 linnet_error *err) LINNET_NODISCARD;
 void linnet_store_close(linnet_store *store);
+/** Free the reader slots of processes that were killed: they keep old pages alive. Open does it too. */
+void linnet_store_tidy(linnet_store *store);
 
 /* ---- reading: what get and each hand out is borrowed until the transaction ends; keep those short ---- */
 linnet_status linnet_store_read_begin(linnet_store *store, linnet_store_txn **ret_txn,

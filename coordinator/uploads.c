@@ -103,8 +103,6 @@ static linnet_status record_trouble(linnet_store_txn *txn, void *context, linnet
     bool is_conflict = job->verdict == UPLOAD_CONFLICT;
     linnet_buffer evidence = {0};
     linnet_record_id id = linnet_record_round_device(is_conflict ? 'x' : 'l', job->id.round, &job->id.device);
-    if (is_conflict)
-        linnet_record_add(&id, job->header->echo.bytes, sizeof(job->header->echo.bytes));
     linnet_status status = linnet_store_get(txn, &id, &bytes, &n_bytes, err);
     if (status != LINNET_ERR_NOT_FOUND)
         return status;
@@ -114,7 +112,8 @@ static linnet_status record_trouble(linnet_store_txn *txn, void *context, linnet
     return linnet_row_put(txn, &id, &evidence, err);
 }
 
-/* Keep evidence once: an upload that was refused before costs a look, not a commit. */
+/* Evidence is kept once a round and device: one second header proves it, and more would let a device fill the
+ * store. */
 static linnet_status trouble(upload_job *job, linnet_error *err)
 {
     linnet_store_txn *txn = NULL;
@@ -122,8 +121,6 @@ static linnet_status trouble(upload_job *job, linnet_error *err)
     size_t n_bytes;
     linnet_record_id id = linnet_record_round_device(job->verdict == UPLOAD_CONFLICT ? 'x' : 'l',
                                                      job->id.round, &job->id.device);
-    if (job->verdict == UPLOAD_CONFLICT)
-        linnet_record_add(&id, job->header->echo.bytes, sizeof(job->header->echo.bytes));
     linnet_status status = linnet_store_read_begin(job->coordinator->store, &txn, err);
     if (status != LINNET_OK)
         return status;

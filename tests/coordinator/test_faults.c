@@ -10,7 +10,9 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -367,12 +369,85 @@ static void a_failed_fsync_ends_the_process_and_loses_nothing(void **state)
     print_message("failed at each of %ld fsyncs\n", n - 1);
 }
 
+/* ---- a real small disk ---- */
+
+#define DISK_BYTES "size=16m"
+
+static linnet_plan large_plan(void)
+{
+    linnet_plan plan = fault_plan();
+    plan.rank = 256; /* contributions of half a megabyte */
+    plan.rule = LINNET_RULE_FFA;
+    plan.server_optimizer = LINNET_SERVER_FEDAVG;
+    return plan;
+}
+
+static linnet_hash play_on(const char *parent, long leave_bytes, bool *ret_was_full)
+{
+    scene s;
+    device d[DEVICES];
+    char filler[160];
+    struct statvfs disk;
+    receipts *r = receipts_create();
+    linnet_plan plan = large_plan();
+    scene_begin_in(&s, parent, &plan, 512);
+    devices_begin(d, DEVICES, &s);
+    for (size_t i = 0; i < DEVICES; i++)
+        device_poll(&d[i]);
+    (void)snprintf(filler, sizeof(filler), "%s/filler", s.folder);
+    if (leave_bytes >= 0) {
+        assert_int_equal(statvfs(s.folder, &disk), 0);
+        int fd = open(filler, O_RDWR | O_CREAT, 0600);
+        assert_true(fd >= 0);
+        assert_int_equal(posix_fallocate(fd, 0, (off_t)(disk.f_bavail * disk.f_frsize) - leave_bytes), 0);
+        (void)close(fd);
+        *ret_was_full = false;
+        for (int turn = 0; turn < 3; turn++) {
+            assert_true(fleet_turn(&s, d, r)); /* it says so, and stays */
+            for (size_t i = 0; i < DEVICES; i++)
+                *ret_was_full = *ret_was_full || d[i].answer.code == LINNET_ANSWER_NO_SPACE;
+        }
+        assert_int_equal(scene_exchange(&s, "GET", LINNET_PATH_HELLO, NULL, 0, NULL), 200);
+        assert_int_equal(unlink(filler), 0);
+    }
+    assert_true(fleet_run(&s, d, r));
+    assert_nothing_lost(&s, d, r, true);
+    linnet_hash adapter = scene_status(&s).adapter;
+    devices_end(d, DEVICES);
+    scene_end(&s);
+    (void)munmap(r, sizeof(*r));
+    return adapter;
+}
+
+static void a_small_disk_fills_and_is_cleared(void **state)
+{
+    (void)state;
+    static const long leaves[] = {0, 65536, (1 << 20) + 20000, (4 << 20) + 400000, (4 << 20) + 900000};
+    char folder[] = "/tmp/linnet-test-disk-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    if (mount("linnet-test", folder, "tmpfs", 0, DISK_BYTES) != 0) {
+        print_message("needs the right to mount a small file system, which is not given here\n");
+        (void)rmdir(folder);
+        skip();
+    }
+    bool was_full = false;
+    linnet_hash want = play_on("/tmp", -1, &was_full);
+    for (size_t i = 0; i < ARRAY_LEN(leaves); i++) {
+        linnet_hash got = play_on(folder, leaves[i], &was_full);
+        if (!was_full || !linnet_hash_equal(&got, &want))
+            fail_msg("%ld bytes left: full %d, or another adapter", leaves[i], was_full);
+    }
+    assert_int_equal(umount(folder), 0);
+    assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_kill_at_any_write_changes_nothing),
         cmocka_unit_test(a_full_disk_loses_nothing_and_passes),
         cmocka_unit_test(a_failed_fsync_ends_the_process_and_loses_nothing),
+        cmocka_unit_test(a_small_disk_fills_and_is_cleared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

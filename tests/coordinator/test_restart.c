@@ -3,6 +3,8 @@
  * which devices come, not on how many threads carry them. */
 #include "fixture.h"
 
+#include "coordinator/rows.h"
+
 #include <pthread.h>
 #include <sched.h>
 
@@ -188,6 +190,39 @@ static void a_start_sweeps_what_a_crash_left(void **state)
     scene_end(&s);
 }
 
+static linnet_status put_newer_format(linnet_store_txn *txn, void *context, linnet_error *err)
+{
+    const uint64_t *format = context;
+    return linnet_config_put_u64(txn, "format", *format, err);
+}
+
+static void a_newer_or_unfinished_store_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t format;
+        linnet_status want;
+    } cases[] = {{LINNET_STORE_FORMAT + 1, LINNET_ERR_UNSUPPORTED}, {0, LINNET_ERR_FORMAT}};
+    scene s;
+    char path[128];
+    linnet_error err = {0};
+    linnet_plan plan = restart_plan();
+    const linnet_coordinator_options options = {.serve = true};
+    scene_begin(&s, &plan);
+    scene_close(&s);
+    (void)snprintf(path, sizeof(path), "%s/store", s.state);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        linnet_store *store = NULL;
+        uint64_t format = cases[i].format;
+        assert_ok(linnet_store_open(path, false, false, &store, &err), &err);
+        assert_ok(linnet_store_update(store, put_newer_format, &format, &err), &err);
+        linnet_store_close(store);
+        assert_int_equal(linnet_coordinator_open(s.state, &options, s.now_ms, &s.coordinator, &err),
+                         cases[i].want);
+    }
+    scene_end(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -196,6 +231,7 @@ int main(void)
         cmocka_unit_test(many_threads_at_once_change_no_bit),
         cmocka_unit_test(only_one_process_serves),
         cmocka_unit_test(a_start_sweeps_what_a_crash_left),
+        cmocka_unit_test(a_newer_or_unfinished_store_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,8 @@
  * clock. */
 #include "fixture.h"
 
+#include "coordinator/rows.h"
+
 /* ---- sums ---- */
 
 /* What round `round` must have done to one factor, in double precision from the devices' own values. */
@@ -565,6 +567,40 @@ static void the_goal_closes_and_the_rest_is_late(void **state)
     scene_end(&s);
 }
 
+typedef struct change {
+    linnet_record_id id;
+    size_t at;
+} change;
+
+static linnet_status flip(linnet_store_txn *txn, void *context, linnet_error *err)
+{
+    const change *c = context;
+    const uint8_t *bytes;
+    uint8_t own[4096];
+    size_t n;
+    linnet_status status = linnet_store_get(txn, &c->id, &bytes, &n, err);
+    if (status != LINNET_OK || n > sizeof(own) || c->at > n)
+        return LINNET_ERR_NOT_FOUND;
+    memcpy(own, bytes, n);
+    own[n - c->at] ^= 1;
+    return linnet_store_put(txn, &c->id, own, n, err);
+}
+
+/* Flip a bit of a row, behind the coordinator's back. */
+static void change_row(scene *s, char table, uint64_t number, size_t at)
+{
+    char path[128];
+    linnet_error err = {0};
+    linnet_store *store = NULL;
+    change c = {.id = linnet_record_number(table, number), .at = at};
+    scene_close(s); /* a process opens an environment once */
+    (void)snprintf(path, sizeof(path), "%s/store", s->state);
+    assert_ok(linnet_store_open(path, false, false, &store, &err), &err);
+    assert_ok(linnet_store_update(store, flip, &c, &err), &err);
+    linnet_store_close(store);
+    scene_open(s);
+}
+
 static void the_transcript_is_whole_and_notices_changes(void **state)
 {
     (void)state;
@@ -594,6 +630,32 @@ static void the_transcript_is_whole_and_notices_changes(void **state)
         assert_int_equal(entries[i].number, want[i].number);
         assert_null(entries[i].flaw);
     }
+    free(entries);
+    /* each change of what the entries name is found where it is */
+    static const struct {
+        const char *name;
+        char table;
+        uint64_t number;
+        size_t at; /* byte that changes, from the end */
+        size_t flawed;
+    } changes[] = {
+        {"a release's signature", 'r', 1, 1, 5},
+        {"a release's body", 'r', 0, 80, 0},
+        {"an announcement's signature", 'n', 2, 1, 3},
+        {"a round's adapter", 'o', 2, 1, 4},
+        {"an entry's hash", 'h', 2, 33, 2},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(changes); i++) {
+        change_row(&s, changes[i].table, changes[i].number, changes[i].at);
+        assert_ok(linnet_coordinator_audit(s.coordinator, &entries, &n, &err), &err);
+        if (!entries[changes[i].flawed].flaw)
+            fail_msg("%s: not noticed", changes[i].name);
+        free(entries);
+        change_row(&s, changes[i].table, changes[i].number, changes[i].at); /* and back */
+    }
+    assert_ok(linnet_coordinator_audit(s.coordinator, &entries, &n, &err), &err);
+    for (size_t i = 0; i < n; i++)
+        assert_null(entries[i].flaw);
     free(entries);
     devices_end(d, 3);
     scene_end(&s);
