@@ -84,6 +84,7 @@ linnet_status outcome_finish(const outcome *o, const fleet *f, const linnet_adap
             (void)json_object_set_new(event, "bytes_up", json_integer((json_int_t)result->bytes_up));
             (void)json_object_set_new(event, "bytes_down", json_integer((json_int_t)result->bytes_down));
             (void)json_object_set_new(event, "device_seconds", linnet_json_number(result->device_seconds));
+            (void)json_object_set_new(event, "kills", json_integer((json_int_t)result->kills));
             (void)json_object_set_new(event, "peak_rss_bytes",
                                       json_integer((json_int_t)result->peak_rss_bytes));
             (void)json_object_set_new(event, "transcript_hash",

@@ -31,7 +31,7 @@ typedef struct crew {
     char coordinator_program[4200], client_program[4200], address[128];
     char (*directories)[4300]; /* of the devices */
     linnet_rng rng;
-    uint64_t kills_left;
+    uint64_t kills; /* so far */
     int64_t next_kill_ms;
 } crew;
 
@@ -246,7 +246,7 @@ static void stop(pid_t *pid, int signal_number)
 /* One of the crew, at a random instant, between 0.05 and 2 s after the last. */
 static linnet_status maybe_kill(crew *c, linnet_error *err)
 {
-    if (c->kills_left == 0 || now_ms() < c->next_kill_ms)
+    if (c->kills >= (uint64_t)c->f->config->scenario.kills || now_ms() < c->next_kill_ms)
         return LINNET_OK;
     size_t victim = (size_t)linnet_rng_below(&c->rng, c->f->n_devices + 1);
     if (linnet_rng_below(&c->rng, 2) == 0)
@@ -255,7 +255,7 @@ static linnet_status maybe_kill(crew *c, linnet_error *err)
     if (c->pids[victim] <= 0)
         return LINNET_OK;
     stop(&c->pids[victim], SIGKILL);
-    c->kills_left--;
+    c->kills++;
     return victim == 0 ? start_coordinator(c, err) : start_device(c, victim - 1, err);
 }
 
@@ -337,7 +337,7 @@ linnet_status simulate_processes(fleet *f, const evaluation *e, const outcome *o
                                  linnet_simulation_result *result, linnet_adapter **ret_adapter,
                                  linnet_error *err)
 {
-    crew c = {.f = f, .kills_left = (uint64_t)f->config->scenario.kills};
+    crew c = {.f = f};
     linnet_hasher hasher;
     linnet_status status = LINNET_OK;
     if (f->n_devices > PROCESSES_MAX || f->config->scenario.participation < 1)
@@ -366,6 +366,7 @@ linnet_status simulate_processes(fleet *f, const evaluation *e, const outcome *o
     if (getrusage(RUSAGE_CHILDREN, &children) == 0)
         result->device_seconds = (double)children.ru_utime.tv_sec + (double)children.ru_utime.tv_usec * 1e-6;
     result->transcript = linnet_hasher_final(&hasher);
+    result->kills = c.kills;
     free(c.directories);
     return status;
 }

@@ -86,6 +86,7 @@ typedef struct linnet_simulation_result {
     size_t clients_better_than_base, n_evaluated;
     double worst_tenth; /* mean federated loss of the worst tenth of the devices */
     uint64_t bytes_up, bytes_down, peak_rss_bytes;
+    uint64_t kills;        /* processes that were killed and started again, as the scenario asked */
     double device_seconds; /* processor time of all training */
     linnet_hash transcript, adapter;
 } linnet_simulation_result;
