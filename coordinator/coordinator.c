@@ -420,6 +420,7 @@ linnet_status linnet_coordinator_init(const char *state_directory, const linnet_
     if (status != LINNET_OK)
         return status;
     init_job job = {.coordinator = c, .now_ms = now_ms};
+    c->is_durable = true;
     status = init_state(c, &job, plan, model_path, authority_public_key, err);
     linnet_buffer_release(&job.plan_text);
     linnet_buffer_release(&job.layout);
