@@ -17,9 +17,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ONCE_WAIT_MS 5000 /* --once leaves rather than wait longer, or where a check-in changed nothing */
-#define NAP_MS 3600000    /* a sleep is looked at again after this */
-#define MARK_FILE "HASH"  /* in an adapter directory: the object it was written from */
+#define ONCE_WAIT_MS 5000  /* --once leaves rather than wait longer, or where a check-in changed nothing */
+#define FULL_DISK_MS 60000 /* then it is tried again */
+#define NAP_MS 3600000     /* a sleep is looked at again after this */
+#define MARK_FILE "HASH"   /* in an adapter directory: the object it was written from */
 
 typedef struct run {
     const linnet_cli *cli;
@@ -289,30 +290,41 @@ static bool has_done_all(const run *r, int64_t wake_ms)
     return r->once && (left > ONCE_WAIT_MS || (r->is_calm && left > 0));
 }
 
+/* The next thing, once it is due. *ret_is_done: nothing is left for this run. */
+static linnet_status do_next(run *r, bool *ret_is_done, linnet_error *err)
+{
+    int64_t wake_ms = 0;
+    linnet_device_need need = linnet_device_next(r->device, &wake_ms);
+    if (need != LINNET_DEVICE_EVALUATE) /* its outcome is told */
+        tell(r);
+    if (need == LINNET_DEVICE_TRAIN)
+        return train(r, err);
+    if (need == LINNET_DEVICE_EVALUATE)
+        return evaluate(r, err);
+    end_progress(r);
+    *ret_is_done = need == LINNET_DEVICE_FINISHED || has_done_all(r, wake_ms);
+    if (*ret_is_done)
+        return LINNET_OK;
+    sleep_until(r, wake_ms);
+    return !stop_asked && now_ms(r) >= wake_ms ? linnet_device_poll(r->device, now_ms(r), err) : LINNET_OK;
+}
+
+/* A full disk is waited out: what could not be committed did not happen, and is done when there is room. */
 static linnet_status loop(run *r, linnet_error *err)
 {
     linnet_device_report report;
     linnet_device_status(r->device, &report);
     run_goal goal = {.n_before = report.n_contributions};
     linnet_status status = LINNET_OK;
-    while (status == LINNET_OK && !stop_asked && !reached(r, &goal)) {
-        int64_t wake_ms = 0;
-        linnet_device_need need = linnet_device_next(r->device, &wake_ms);
-        if (need != LINNET_DEVICE_EVALUATE) /* its outcome is told */
-            tell(r);
-        if (need == LINNET_DEVICE_FINISHED)
-            break;
-        if (need == LINNET_DEVICE_TRAIN) {
-            status = train(r, err);
-        } else if (need == LINNET_DEVICE_EVALUATE) {
-            status = evaluate(r, err);
-        } else {
+    bool is_done = false;
+    while (status == LINNET_OK && !stop_asked && !is_done && !reached(r, &goal)) {
+        status = do_next(r, &is_done, err);
+        if (status == LINNET_ERR_NO_SPACE && !r->once) {
             end_progress(r);
-            if (has_done_all(r, wake_ms))
-                break;
-            sleep_until(r, wake_ms);
-            if (!stop_asked && now_ms(r) >= wake_ms)
-                status = linnet_device_poll(r->device, now_ms(r), err);
+            fprintf(r->cli->log, "%s %s: %s; trying again in a minute\n", r->cli->program, r->cli->command,
+                    err->message);
+            sleep_until(r, now_ms(r) + FULL_DISK_MS);
+            status = LINNET_OK;
         }
     }
     tell(r);

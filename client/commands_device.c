@@ -101,8 +101,11 @@ static json_t *ledger_json(const linnet_ledger_entry *entry)
     client_put_count(object, "weight", entry->sample_weight);
     put_hex(object, "echo", entry->echo.bytes, LINNET_HASH_BYTES);
     (void)json_object_set_new(object, "accepted", json_boolean(entry->is_accepted));
-    if (entry->is_accepted)
-        put_hex(object, "receipt", entry->receipt, sizeof(entry->receipt));
+    if (entry->is_accepted) {
+        char receipt[2 * LINNET_SIGNED_RECEIPT_BYTES + 1];
+        linnet_hex_write(entry->receipt, sizeof(entry->receipt), receipt);
+        client_put_text(object, "receipt", receipt, strlen(receipt));
+    }
     return object;
 }
 

@@ -167,10 +167,19 @@ static linnet_status renew_contribution(linnet_device *device, const linnet_answ
     return device_commit(device, &next, NULL, 0, err);
 }
 
+static bool must_fetch(const linnet_device *device)
+{
+    return device->record.has_release && !device->release_is_bad &&
+           !(device->has_plan && device->has_adapter);
+}
+
 static linnet_status take_check_in_answer(linnet_device *device, const linnet_answer *answer,
                                           linnet_error *err)
 {
     linnet_status status = LINNET_OK;
+    uint64_t version = device->record.version;
+    bool failed = device->fetch_failed;
+    device->fetch_failed = false;
     device->must_check_in = false;
     device->cannot_train = false; /* records may have been added */
     wait_for_next_poll(device, answer);
@@ -181,9 +190,9 @@ static linnet_status take_check_in_answer(linnet_device *device, const linnet_an
         status = device_join(device, answer->announcement, answer->n_announcement, err);
     else if (status == LINNET_OK)
         status = renew_contribution(device, answer, err);
-    /* Something to fetch or to send is not waited for. */
-    if (device->record.delta == DELTA_SPENT ||
-        (device->record.has_release && !device->release_is_bad && !(device->has_plan && device->has_adapter)))
+    /* Something to fetch or to send is not waited for, unless it was not to be had just now. */
+    bool is_new = device->record.version != version;
+    if (device->record.delta == DELTA_SPENT || (must_fetch(device) && (is_new || !failed)))
         device->wake_ms = device->now_ms;
     return status;
 }
@@ -213,7 +222,7 @@ static linnet_status check_in(linnet_device *device, linnet_error *err)
                                    answer.n_revocation, err);
     if (status == LINNET_OK && is_answered) {
         if (answer.code == LINNET_ANSWER_OK || answer.code == LINNET_ANSWER_WAIT) {
-            if (!device->release_is_bad) /* why a release is refused stays true until another one comes */
+            if (!device->release_is_bad && !device->fetch_failed) /* what is wrong with a release stays so */
                 device->note[0] = '\0';
             status = take_check_in_answer(device, &answer, err);
         } else { /* a claim of revocation counts only with the signed list that take_lists has seen */
@@ -237,7 +246,7 @@ linnet_status linnet_device_poll(linnet_device *device, int64_t now_ms, linnet_e
         return device_exchange_hello(device, err);
     if (device->record.delta == DELTA_SPENT)
         return device_upload(device, err);
-    if (device->record.has_release && !device->release_is_bad && !(device->has_plan && device->has_adapter))
+    if (must_fetch(device) && !device->fetch_failed)
         return device_fetch(device, err);
     return check_in(device, err);
 }

@@ -86,6 +86,7 @@ struct linnet_device {
     bool has_plan;             /* of this release, checked */
     bool has_adapter;          /* of this release, in the cache and checked */
     bool release_is_bad;       /* a check failed: wait for another one */
+    bool fetch_failed;         /* an object is not to be had: check in first, there may be a newer release */
     linnet_layout *layout;     /* made when needed; NULL while the device sleeps */
     linnet_adapter *installed; /* loaded when asked for */
 

@@ -38,6 +38,7 @@ static void forget_release_state(linnet_device *device)
     device->has_plan = false;
     device->has_adapter = false;
     device->release_is_bad = false;
+    device->fetch_failed = false;
     device->cannot_train = false;
     device->must_check_in = false;
     device->has_step = false;

@@ -245,6 +245,21 @@ static linnet_status commit_join(linnet_device *device, const linnet_announcemen
     return LINNET_OK;
 }
 
+/* A delta that is damaged, or that no ring can hold, is not joined with: another training comes after the
+ * next check-in. */
+static linnet_status discard_delta(linnet_device *device, linnet_status status, const linnet_error *why,
+                                   linnet_error *err)
+{
+    device_record next = device->record;
+    if (status != LINNET_ERR_RANGE && status != LINNET_ERR_FORMAT && status != LINNET_ERR_NOT_FOUND)
+        return linnet_fail(err, status, "%s", why->message);
+    next.delta = DELTA_NONE;
+    device->must_check_in = true;
+    device_note(device, "the trained delta is of no use: %.150s", why->message);
+    const linnet_kv_item item = {KV_DELTA, NULL, 0};
+    return device_commit(device, &next, &item, 1, err);
+}
+
 linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_bytes, linnet_error *err)
 {
     linnet_announcement a;
@@ -266,7 +281,11 @@ linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_
         return status == LINNET_ERR_NOMEM ? linnet_fail(err, status, "%s", why.message) : LINNET_OK;
     }
     uint32_t weight = linnet_plan_weight(&device->plan, device->record.counted_tokens);
-    status = encode(device, specs, n_specs, a.round, weight, &packed, err);
+    status = encode(device, specs, n_specs, a.round, weight, &packed, &why);
+    if (status != LINNET_OK) {
+        linnet_buffer_release(&packed);
+        return discard_delta(device, status, &why, err);
+    }
     if (status == LINNET_OK)
         status = sign_header(device, &chain, specs, n_specs, &packed, &echo, &header, err);
     if (status == LINNET_OK)
@@ -411,9 +430,15 @@ linnet_status device_upload(linnet_device *device, linnet_error *err)
     linnet_buffer message = {0}, storage = {0};
     linnet_answer answer = {0};
     bool is_answered = false;
-    linnet_status status = load_upload(device, err);
+    linnet_error why = {0};
+    linnet_status status = load_upload(device, &why);
+    if (status == LINNET_ERR_NOT_FOUND ||
+        status == LINNET_ERR_FORMAT) { /* the round is lost, never restarted */
+        device_note(device, "the contribution was lost on this device: %.140s", why.message);
+        return end_upload(device, NULL, err);
+    }
     if (status != LINNET_OK)
-        return status;
+        return linnet_fail(err, status, "%s", why.message);
     const uint8_t *packed = device->upload.bytes + 4 + device->n_upload_header;
     size_t n_packed = device->upload.n_bytes - 4 - device->n_upload_header;
     size_t offset = device->has_upload_offset ? (size_t)device->upload_offset : 0;

@@ -95,6 +95,7 @@ static linnet_status take_part(linnet_device *device, const linnet_hash *hash, l
         return keep_part(device, hash, &response->body, err);
     device_note(device, is_last ? "an object of the release does not have the signed hash"
                                 : "an object of the release is larger than the policy allows");
+    device->fetch_failed = true;
     device_back_off(device, 0);
     return drop_parts(device, err);
 }
@@ -121,6 +122,7 @@ linnet_status device_download(linnet_device *device, const linnet_hash *hash, li
     if (response.status != 200 && response.status != 206) {
         /* 416: nothing behind what is here, so what is here is wrong. */
         device_note(device, "object: HTTP status %d", response.status);
+        device->fetch_failed = true;
         device_back_off(device, (uint64_t)response.retry_after_s * 1000);
         status = response.status == 416 ? drop_parts(device, err) : LINNET_OK;
     } else {

@@ -26,6 +26,7 @@ typedef struct fake {
     linnet_buffer plan_text;
     linnet_hash plan_hash, base_hash;
     linnet_layout *layout;
+    linnet_adapter *start;
     linnet_buffer adapters[FAKE_VERSIONS];
     linnet_release releases[FAKE_VERSIONS];
     linnet_buffer signed_releases[FAKE_VERSIONS];
@@ -56,7 +57,7 @@ typedef struct fake {
     uint32_t retry_after_s, retry_after_ms;
     bool loses_answers; /* every second answer is lost after it took effect */
     size_t n_exchanges;
-    bool alters_objects, ignores_ranges;
+    bool alters_objects, ignores_ranges, loses_objects;
     int upload_code;  /* linnet_answer_code instead of taking a chunk; -1: none */
     int receipt_flaw; /* 1: another signer, 2: another echo, 3: another chain, 4: none at all */
     const linnet_buffer *release_override; /* Signed */
@@ -97,11 +98,10 @@ static inline void fake_make_release(fake *f, uint64_t version)
     linnet_adapter *adapter = NULL;
     linnet_rng rng;
     linnet_release *r = &f->releases[version];
-    assert_ok(linnet_adapter_create(f->layout, &adapter, &err), &err);
-    linnet_adapter_init(adapter, 1);
+    assert_ok(linnet_adapter_copy(f->start, &adapter, &err), &err);
     linnet_rng_init(&rng, 77, version);
     for (size_t i = 0; version > 0 && i < f->layout->n_parameters; i++)
-        adapter->data[i] += (float)(1e-3 * linnet_rng_normal(&rng));
+        adapter->data[i] += (float)(2e-3 * (linnet_rng_double(&rng) - 0.5));
     linnet_buffer_clear(&f->adapters[version]);
     assert_ok(linnet_adapter_pack(adapter, &f->adapters[version], &err), &err);
     *r = (linnet_release){.version = version,
@@ -187,6 +187,8 @@ static inline fake *fake_create(const linnet_model *model, const linnet_hash *ba
     assert_ok(linnet_layout_create(linnet_model_gguf(model), f->plan.rank, (float)f->plan.alpha,
                                    f->plan.targets, &f->layout, &err),
               &err);
+    assert_ok(linnet_adapter_create(f->layout, &f->start, &err), &err);
+    linnet_adapter_init(f->start, 1);
     fake_make_key(f, 1);
     for (uint64_t version = 0; version < FAKE_VERSIONS; version++)
         fake_make_release(f, version);
@@ -200,6 +202,7 @@ static inline void fake_destroy(fake *f)
     linnet_identity_destroy(f->authority);
     linnet_identity_destroy(f->stranger);
     linnet_layout_destroy(f->layout);
+    linnet_adapter_destroy(f->start);
     linnet_buffer *const buffers[] = {&f->plan_text, &f->signed_announcement, &f->upload,
                                       &f->header,    &f->last_upload,         &f->revocation};
     for (size_t i = 0; i < ARRAY_LEN(buffers); i++)
@@ -257,7 +260,7 @@ static inline void fake_object(fake *f, const linnet_http_request *request, linn
     const linnet_buffer *object = fake_find_object(f, &hash);
     size_t first = f->ignores_ranges ? 0 : (size_t)request->range_first;
     response->status = 404;
-    if (!object)
+    if (!object || f->loses_objects)
         return;
     response->status = 416;
     if (first >= object->n_bytes)

@@ -316,6 +316,23 @@ static void an_object_whose_ranges_are_ignored_ends_in_back_off(void **state)
     world_destroy(w);
 }
 
+/* A coordinator that has moved on keeps old adapters no longer: the device finds the newer release. */
+static void an_object_that_is_gone_does_not_hold_a_device_up(void **state)
+{
+    (void)state;
+    world *w = world_create();
+    w->f->loses_objects = true;
+    int64_t start = w->now_ms;
+    world_steps(w, 40);
+    assert_true(w->f->n_checkin > 5 && w->f->n_object > 5);
+    assert_true(w->now_ms > start + 10 * 60000); /* at the pace of check-ins */
+    fake_publish(w->f, 1);
+    w->f->loses_objects = false;
+    world_until_accepted(w, 1);
+    assert_int_equal(world_report(w).version, 1);
+    world_destroy(w);
+}
+
 /* ---- announcements ---- */
 
 typedef void announcement_change(fake *f);
@@ -556,6 +573,152 @@ static void a_new_release_makes_a_waiting_delta_stale(void **state)
     assert_int_equal(linnet_device_ledger(&w->kv, 0, &entry, NULL), LINNET_OK);
     assert_int_equal(entry.version, 1);
     world_destroy(w);
+}
+
+static void both_factors_travel_in_one_contribution(void **state)
+{
+    (void)state;
+    world *w = world_create_with(WORLD_PLAN "[aggregation]\nrule = fedavg\n");
+    world_enroll(w);
+    world_start(w);
+    world_until_accepted(w, 1);
+    const linnet_ring_spec *specs = w->f->announcement.vectors;
+    assert_int_equal(w->f->announcement.n_vectors, 3);
+    assert_int_equal(specs[0].vector_id, 0);
+    assert_int_equal(specs[1].vector_id, 2);
+    assert_int_equal(specs[2].vector_id, 1);
+    size_t n = linnet_ring_bytes(&specs[0]) + linnet_ring_bytes(&specs[1]), n_nonzero = 0;
+    uint32_t lanes[LINNET_LANES] = {0};
+    assert_int_equal(w->f->last_upload.n_bytes, n + linnet_ring_bytes(&specs[2]));
+    linnet_ring_fold(&specs[2], 0, LINNET_LANES, w->f->last_upload.bytes + n, lanes);
+    assert_int_equal(lanes[LINNET_LANE_PARTICIPANTS], 1);
+    for (size_t i = linnet_ring_bytes(&specs[0]); i < n; i++)
+        n_nonzero += w->f->last_upload.bytes[i] != 0;
+    assert_true(n_nonzero > 0); /* A moves too: B is no longer zero after the first step */
+    world_destroy(w);
+}
+
+/* Values of the store that are gone or damaged cost a round or a training, never the device. */
+static void lost_values_of_the_store_are_survived(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *phase;
+        uint8_t bytes[2];
+        size_t n_bytes; /* 0: deleted */
+    } cases[] = {{"delta", "ready", {0}, 0},
+                 {"delta", "ready", {1, 2}, 2},
+                 {"upload", "uploading", {0}, 0},
+                 {"upload", "uploading", {1, 2}, 2},
+                 {"checkpoint", "training", {1, 2}, 2}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        world *w = world_create();
+        linnet_error err = {0};
+        world_until(w, cases[i].phase);
+        if (i == 4)
+            assert_ok(linnet_device_train(w->device, w->arena, 5, &err), &err);
+        linnet_kv_item item = {cases[i].name, cases[i].n_bytes ? cases[i].bytes : NULL, cases[i].n_bytes};
+        assert_ok(w->kv.put(w->kv.context, &item, 1, &err), &err);
+        world_restart(w);
+        world_steps(w, 4);
+        if (i < 4)
+            fake_open_round(w->f);
+        world_until_accepted(w, 1);
+        world_destroy(w);
+    }
+}
+
+/* ---- lack of memory ---- */
+
+static size_t n_allocations, fail_at; /* fail_at 0: never */
+static bool is_armed;
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+
+static bool allocation_fails(void)
+{
+    return is_armed && ++n_allocations == fail_at;
+}
+
+void *__wrap_malloc(size_t n)
+{
+    return allocation_fails() ? NULL : __real_malloc(n);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return allocation_fails() ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *p, size_t n)
+{
+    return allocation_fails() ? NULL : __real_realloc(p, n);
+}
+
+/* The coordinator's own allocations never fail. */
+static linnet_status safe_http(void *context, const linnet_http_request *request, size_t n_body_max,
+                               linnet_http_response *ret_response, linnet_error *err)
+{
+    bool was_armed = is_armed;
+    is_armed = false;
+    linnet_status status = fake_http(context, request, n_body_max, ret_response, err);
+    is_armed = was_armed;
+    return status;
+}
+
+/* One step in which the n-th allocation fails; a failure is NOMEM, and the device is started anew. */
+static void step_with_failure(world *w)
+{
+    linnet_error err = {0};
+    int64_t wake_ms = 0;
+    linnet_status status = LINNET_OK;
+    linnet_device_need need = linnet_device_next(w->device, &wake_ms);
+    w->now_ms = wake_ms > w->now_ms ? wake_ms : w->now_ms;
+    is_armed = true;
+    if (need == LINNET_DEVICE_POLL)
+        status = linnet_device_poll(w->device, w->now_ms, &err);
+    else if (need == LINNET_DEVICE_TRAIN)
+        status = linnet_device_train(w->device, w->arena, 0, &err);
+    else if (need == LINNET_DEVICE_EVALUATE)
+        status = linnet_device_evaluate(w->device, w->arena, &err);
+    is_armed = false;
+    if (status != LINNET_OK) {
+        assert_int_equal(status, LINNET_ERR_NOMEM);
+        world_restart(w);
+    }
+}
+
+static void a_failing_allocation_costs_a_retry_and_no_byte(void **state)
+{
+    (void)state;
+    linnet_hash want = {{0}};
+    size_t n_all = 0;
+    for (size_t run = 0; run < 40; run++) {
+        world *w = world_create();
+        linnet_device_destroy(w->device);
+        w->config.http = safe_http;
+        world_start(w);
+        n_allocations = 0;
+        fail_at = run == 0   ? 0
+                  : run < 30 ? run * 7
+                             : run * n_all / 60; /* the early ones, and all over the run */
+        for (int i = 0; i < 200 && world_report(w).n_contributions < 1; i++)
+            step_with_failure(w);
+        assert_int_equal(w->f->n_accepted, 1);
+        if (run == 0) {
+            want = w->f->echoes[0];
+            n_all = n_allocations;
+            assert_in_range(n_all, 100, 100000);
+        }
+        fail_at = 0;
+        assert_memory_equal(&want, &w->f->echoes[0], sizeof(want));
+        world_destroy(w);
+    }
 }
 
 /* ---- revocation, keys, the network ---- */
@@ -859,6 +1022,7 @@ int main(void)
         cmocka_unit_test(an_altered_object_is_never_used),
         cmocka_unit_test(parts_of_an_object_outlive_a_restart),
         cmocka_unit_test(an_object_whose_ranges_are_ignored_ends_in_back_off),
+        cmocka_unit_test(an_object_that_is_gone_does_not_hold_a_device_up),
         cmocka_unit_test(false_announcements_are_not_joined),
         cmocka_unit_test(an_announcement_replayed_later_is_not_joined),
         cmocka_unit_test(a_delta_whose_round_is_gone_stays_spent),
@@ -867,6 +1031,9 @@ int main(void)
         cmocka_unit_test(only_a_true_receipt_ends_an_upload),
         cmocka_unit_test(a_silent_end_of_a_round_means_a_new_training),
         cmocka_unit_test(a_new_release_makes_a_waiting_delta_stale),
+        cmocka_unit_test(both_factors_travel_in_one_contribution),
+        cmocka_unit_test(lost_values_of_the_store_are_survived),
+        cmocka_unit_test(a_failing_allocation_costs_a_retry_and_no_byte),
         cmocka_unit_test(only_the_signed_list_revokes),
         cmocka_unit_test(a_rotated_channel_key_is_fetched),
         cmocka_unit_test(failures_of_the_network_only_cost_time),
