@@ -121,7 +121,7 @@ uint32_t linnet_device_context(const linnet_device *device);
 typedef struct linnet_device_report {
     linnet_device_id device_id;
     char coordinator_url[256];
-    const char *phase; /* "idle", "fetching", "training", "ready", "joined", "uploading", "finished", "revoked"; static */
+    const char *phase; /* "idle", "fetching", "training", "ready", "uploading", "finished", "revoked"; static */
     uint64_t version;  /* newest release known */
     uint64_t round;    /* last joined */
     uint64_t n_contributions, bytes_up, bytes_down; /* accepted uploads; bodies sent and received */
