@@ -163,6 +163,10 @@ static linnet_status take_line(loader *l, const uint8_t *line, size_t n_bytes, l
     linnet_record record = {0};
     linnet_status status = LINNET_OK;
     l->line++;
+    if (l->line == 1 && n_bytes >= 3 && memcmp(line, "\xef\xbb\xbf", 3) == 0) {
+        line += 3; /* a byte order mark, which some editors put there */
+        n_bytes -= 3;
+    }
     if (is_blank(line, n_bytes)) {
         if (l->blank_line == 0)
             l->blank_line = l->line;
