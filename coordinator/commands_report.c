@@ -345,7 +345,10 @@ static linnet_status tell_model(const linnet_cli *cli, const linnet_plan *plan, 
 {
     linnet_gguf *model = NULL;
     linnet_layout *layout = NULL;
+    linnet_hash hash;
     linnet_status status = linnet_gguf_open(model_path, &model, err);
+    if (status == LINNET_OK)
+        status = linnet_coordinator_model_check(plan, model_path, model, &hash, err);
     if (status == LINNET_OK)
         status = linnet_layout_create(model, plan->rank, (float)plan->alpha, plan->targets, &layout, err);
     if (status == LINNET_OK) {

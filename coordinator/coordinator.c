@@ -249,6 +249,30 @@ static linnet_status put_all(linnet_store_txn *txn, void *context, linnet_error 
     return status;
 }
 
+linnet_status linnet_coordinator_model_check(const linnet_plan *plan, const char *model_path,
+                                             const linnet_gguf *model, linnet_hash *ret_hash,
+                                             linnet_error *err)
+{
+    char name[80];
+    uint32_t context = 0;
+    linnet_text architecture;
+    linnet_hash hash;
+    linnet_status status = linnet_hash_file(LINNET_LABEL_OBJECT, model_path, &hash, err);
+    if (status == LINNET_OK && plan->has_base_hash && !linnet_hash_equal(&plan->base_hash, &hash))
+        status = linnet_fail(err, LINNET_ERR_MISMATCH,
+                             "'%s' is not the model whose hash the plan names in base_hash", model_path);
+    if (status == LINNET_OK)
+        status = linnet_gguf_get_text(model, "general.architecture", &architecture, err);
+    if (status != LINNET_OK)
+        return status;
+    (void)snprintf(name, sizeof(name), "%.*s.context_length", (int)architecture.n_bytes, architecture.bytes);
+    if (linnet_gguf_get_u32(model, name, &context, NULL) == LINNET_OK && context < plan->context_tokens)
+        return linnet_fail(err, LINNET_ERR_RANGE, "the plan's training.context_tokens is %u, '%s' has %u",
+                           plan->context_tokens, model_path, context);
+    *ret_hash = hash;
+    return LINNET_OK;
+}
+
 /* Model and plan: what the task is about. */
 static linnet_status init_task(linnet_coordinator *c, const linnet_plan *plan, const char *model_path,
                                init_job *job, linnet_error *err)
@@ -258,10 +282,7 @@ static linnet_status init_task(linnet_coordinator *c, const linnet_plan *plan, c
     c->plan = *plan;
     linnet_status status = linnet_gguf_open(model_path, &model, err);
     if (status == LINNET_OK)
-        status = linnet_hash_file(LINNET_LABEL_OBJECT, model_path, &c->base_model, err);
-    if (status == LINNET_OK && plan->has_base_hash && !linnet_hash_equal(&plan->base_hash, &c->base_model))
-        status = linnet_fail(err, LINNET_ERR_MISMATCH,
-                             "'%s' is not the model whose hash the plan names in base_hash", model_path);
+        status = linnet_coordinator_model_check(plan, model_path, model, &c->base_model, err);
     if (status == LINNET_OK)
         status = linnet_gguf_get_text(model, "general.architecture", &architecture, err);
     if (status == LINNET_OK && architecture.n_bytes >= sizeof(c->architecture))
