@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One accepting thread, one thread a connection, blocking sockets with a time-out. Enough HTTP for our own
+ * client and server: a head, a Content-Length, no other framing. */
+#include "relay.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define MESSAGE_MAX ((size_t)1 << 20)
+#define CONNECTIONS_MAX 256
+
+typedef struct record {
+    char path[128];
+    linnet_buffer bytes; /* owned */
+} record;
+
+struct relay {
+    int listen_fd, port, to_port;
+    pthread_t thread;
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_t workers[CONNECTIONS_MAX];
+    int fds[CONNECTIONS_MAX];
+    size_t n_workers, n_records, n_proxied;
+    record records[RELAY_RECORDS_MAX];
+    char lost_path[128], altered_path[128];
+    int n_lost;
+};
+
+typedef struct job {
+    relay *relay;
+    int fd;
+} job;
+
+/* ---- messages ---- */
+
+size_t relay_body_offset(const linnet_buffer *m)
+{
+    for (size_t i = 0; i + 4 <= m->n_bytes; i++)
+        if (memcmp(m->bytes + i, "\r\n\r\n", 4) == 0)
+            return i + 4;
+    return 0;
+}
+
+static size_t content_length(const linnet_buffer *m, size_t n_head)
+{
+    static const char name[] = "content-length:";
+    for (size_t i = 0; i + sizeof(name) < n_head; i++)
+        if (m->bytes[i] == '\n' && strncasecmp((const char *)m->bytes + i + 1, name, sizeof(name) - 1) == 0)
+            return (size_t)strtoul((const char *)m->bytes + i + sizeof(name), NULL, 10);
+    return 0;
+}
+
+/* One whole message from a socket; false at its end or after anything that is none. */
+static bool receive(int fd, linnet_buffer *m)
+{
+    size_t n_head = 0, wanted = 0;
+    linnet_buffer_clear(m);
+    while (n_head == 0 || m->n_bytes < wanted) {
+        if (m->n_bytes > MESSAGE_MAX || !linnet_buffer_reserve(m, 65536))
+            return false;
+        size_t n = n_head == 0 ? 1 : wanted - m->n_bytes; /* never into the next message */
+        ssize_t got = recv(fd, m->bytes + m->n_bytes, n < 65536 ? n : 65536, 0);
+        if (got <= 0)
+            return false;
+        m->n_bytes += (size_t)got;
+        if (n_head == 0 && m->n_bytes >= 4 && memcmp(m->bytes + m->n_bytes - 4, "\r\n\r\n", 4) == 0) {
+            n_head = m->n_bytes;
+            wanted = n_head + content_length(m, n_head);
+        }
+    }
+    return true;
+}
+
+static bool send_all(int fd, const linnet_buffer *m)
+{
+    for (size_t at = 0; at < m->n_bytes;) {
+        ssize_t sent = send(fd, m->bytes + at, m->n_bytes - at, MSG_NOSIGNAL);
+        if (sent <= 0)
+            return false;
+        at += (size_t)sent;
+    }
+    return true;
+}
+
+/* "POST http://host:port/path HTTP/1.1" becomes "POST /path HTTP/1.1"; true where it was so. */
+static bool make_origin_form(linnet_buffer *m)
+{
+    uint8_t *space = memchr(m->bytes, ' ', m->n_bytes);
+    size_t at = space ? (size_t)(space - m->bytes) + 1 : m->n_bytes;
+    if (m->n_bytes < at + 7 || memcmp(m->bytes + at, "http://", 7) != 0)
+        return false;
+    const uint8_t *slash = memchr(m->bytes + at + 7, '/', m->n_bytes - at - 7);
+    if (!slash)
+        return false;
+    size_t n_cut = (size_t)(slash - m->bytes) - at;
+    memmove(m->bytes + at, slash, m->n_bytes - at - n_cut);
+    m->n_bytes -= n_cut;
+    return true;
+}
+
+static void path_of(const linnet_buffer *m, char path[128])
+{
+    const char *text = (const char *)m->bytes, *space = memchr(text, ' ', m->n_bytes);
+    const char *end = space ? memchr(space + 1, ' ', m->n_bytes - (size_t)(space + 1 - text)) : NULL;
+    (void)snprintf(path, 128, "%.*s", end ? (int)(end - space - 1) : 0, end ? space + 1 : "");
+}
+
+/* ---- one connection ---- */
+
+static int dial_upstream(int port)
+{
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) != 0) {
+        (void)close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* Keep a copy; alter the body if asked. True where the answer is to be lost. */
+static bool note_request(relay *r, linnet_buffer *m, bool was_proxied)
+{
+    char path[128];
+    path_of(m, path);
+    (void)pthread_mutex_lock(&r->lock);
+    r->n_proxied += was_proxied;
+    if (r->n_records < RELAY_RECORDS_MAX) {
+        record *copy = &r->records[r->n_records++];
+        (void)snprintf(copy->path, sizeof(copy->path), "%s", path);
+        linnet_buffer_append(&copy->bytes, m->bytes, m->n_bytes);
+    }
+    bool is_lost = r->n_lost > 0 && strcmp(r->lost_path, path) == 0;
+    r->n_lost -= is_lost;
+    size_t n_head = relay_body_offset(m);
+    if (strcmp(r->altered_path, path) == 0 && m->n_bytes > n_head)
+        m->bytes[n_head + (m->n_bytes - n_head) / 2] ^= 1;
+    (void)pthread_mutex_unlock(&r->lock);
+    return is_lost;
+}
+
+static void *serve_connection(void *context)
+{
+    job *j = context;
+    linnet_buffer m = {0};
+    int up = dial_upstream(j->relay->to_port);
+    while (up >= 0 && receive(j->fd, &m)) {
+        bool was_proxied = make_origin_form(&m);
+        bool is_lost = note_request(j->relay, &m, was_proxied);
+        if (!send_all(up, &m) || !receive(up, &m) || is_lost || !send_all(j->fd, &m))
+            break;
+    }
+    linnet_buffer_release(&m);
+    if (up >= 0)
+        (void)close(up);
+    (void)shutdown(j->fd, SHUT_RDWR); /* closed by relay_stop, which may be using it */
+    free(j);
+    return NULL;
+}
+
+static void *accept_all(void *context)
+{
+    relay *r = context;
+    for (;;) {
+        int fd = accept(r->listen_fd, NULL, NULL);
+        if (fd < 0)
+            return NULL; /* shut down by relay_stop */
+        job *j = malloc(sizeof(*j));
+        (void)pthread_mutex_lock(&r->lock);
+        bool has_room = j && r->n_workers < CONNECTIONS_MAX;
+        if (has_room) {
+            *j = (job){.relay = r, .fd = fd};
+            r->fds[r->n_workers] = fd;
+            has_room = pthread_create(&r->workers[r->n_workers], NULL, serve_connection, j) == 0;
+            r->n_workers += has_room;
+        }
+        (void)pthread_mutex_unlock(&r->lock);
+        if (!has_room) {
+            free(j);
+            (void)close(fd);
+        }
+    }
+}
+
+/* ---- the relay ---- */
+
+relay *relay_start(int to_port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof(address);
+    relay *r = calloc(1, sizeof(*r));
+    if (!r)
+        return NULL;
+    r->to_port = to_port;
+    (void)pthread_mutex_init(&r->lock, NULL);
+    r->listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (r->listen_fd < 0 || bind(r->listen_fd, (const struct sockaddr *)&address, sizeof(address)) != 0 ||
+        listen(r->listen_fd, 64) != 0 || getsockname(r->listen_fd, (struct sockaddr *)&address, &n) != 0 ||
+        pthread_create(&r->thread, NULL, accept_all, r) != 0) {
+        free(r);
+        return NULL;
+    }
+    r->port = ntohs(address.sin_port);
+    return r;
+}
+
+void relay_stop(relay *r)
+{
+    (void)shutdown(r->listen_fd, SHUT_RDWR);
+    (void)pthread_join(r->thread, NULL);
+    for (size_t i = 0; i < r->n_workers; i++) {
+        (void)shutdown(r->fds[i], SHUT_RDWR);
+        (void)pthread_join(r->workers[i], NULL);
+        (void)close(r->fds[i]);
+    }
+    (void)close(r->listen_fd);
+    for (size_t i = 0; i < r->n_records; i++)
+        linnet_buffer_release(&r->records[i].bytes);
+    (void)pthread_mutex_destroy(&r->lock);
+    free(r);
+}
+
+int relay_port(const relay *r)
+{
+    return r->port;
+}
+
+void relay_lose_answers(relay *r, const char *path, int n)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    (void)snprintf(r->lost_path, sizeof(r->lost_path), "%s", path);
+    r->n_lost = n;
+    (void)pthread_mutex_unlock(&r->lock);
+}
+
+void relay_alter(relay *r, const char *path)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    (void)snprintf(r->altered_path, sizeof(r->altered_path), "%s", path ? path : "");
+    (void)pthread_mutex_unlock(&r->lock);
+}
+
+size_t relay_n_requests(relay *r)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    size_t n = r->n_records;
+    (void)pthread_mutex_unlock(&r->lock);
+    return n;
+}
+
+size_t relay_n_proxied(relay *r)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    size_t n = r->n_proxied;
+    (void)pthread_mutex_unlock(&r->lock);
+    return n;
+}
+
+const linnet_buffer *relay_request(relay *r, const char *path, size_t i)
+{
+    const linnet_buffer *found = NULL;
+    (void)pthread_mutex_lock(&r->lock);
+    for (size_t j = 0; j < r->n_records && !found; j++)
+        if (strcmp(r->records[j].path, path) == 0 && i-- == 0)
+            found = &r->records[j].bytes;
+    (void)pthread_mutex_unlock(&r->lock);
+    return found;
+}
