@@ -302,11 +302,28 @@ static linnet_status do_next(run *r, bool *ret_is_done, linnet_error *err)
     if (need == LINNET_DEVICE_EVALUATE)
         return evaluate(r, err);
     end_progress(r);
-    *ret_is_done = need == LINNET_DEVICE_FINISHED || has_done_all(r, wake_ms);
+    *ret_is_done = need == LINNET_DEVICE_FINISHED || r->last.is_other_model || has_done_all(r, wake_ms);
     if (*ret_is_done)
         return LINNET_OK;
     sleep_until(r, wake_ms);
     return !stop_asked && now_ms(r) >= wake_ms ? linnet_device_poll(r->device, now_ms(r), err) : LINNET_OK;
+}
+
+/* What no later release changes: a person has to do something. */
+static linnet_status check_hopeless(const run *r, linnet_error *err)
+{
+    char hex[2 * LINNET_HASH_BYTES + 1];
+    if (strcmp(r->last.phase, "revoked") == 0)
+        return linnet_fail(
+            err, LINNET_ERR_DENIED,
+            "this device is revoked and takes no more part; what was accepted before stays in its "
+            "rounds ('forget' erases the state)");
+    if (!r->last.is_other_model)
+        return LINNET_OK;
+    linnet_hex_write(r->last.base_model.bytes, LINNET_HASH_BYTES, hex);
+    return linnet_fail(err, LINNET_ERR_MISMATCH,
+                       "'%.120s' is not the base model of this task: give --model the file whose hash is %s",
+                       r->model_path, hex);
 }
 
 /* A full disk is waited out: what could not be committed did not happen, and is done when there is room. */
@@ -329,7 +346,7 @@ static linnet_status loop(run *r, linnet_error *err)
     }
     tell(r);
     end_progress(r);
-    return status;
+    return status == LINNET_OK ? check_hopeless(r, err) : status;
 }
 
 /* ---- opening and closing ---- */

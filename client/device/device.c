@@ -302,6 +302,9 @@ void linnet_device_status(const linnet_device *device, linnet_device_report *ret
     report.step = device->trainer ? linnet_trainer_steps(device->trainer) : 0;
     report.n_steps = device->has_plan ? device->plan.local_steps : 0;
     report.train_loss = device->has_step ? device->last_step.loss : 0;
+    report.base_model = device->record.has_release ? device->release.base_model : (linnet_hash){{0}};
+    report.is_other_model =
+        device->record.has_release && !linnet_hash_equal(&report.base_model, device->config.model_hash);
     memcpy(report.note, device->note, sizeof(report.note));
     *ret_report = report;
 }

@@ -131,6 +131,8 @@ typedef struct linnet_device_report {
     double held_out_loss;     /* of the installed adapter */
     linnet_hash installed, previous; /* adapters in use and before; zero: none */
     bool operator_is_authority;
+    bool is_other_model;      /* the task's base model is not the one loaded, and never will be */
+    linnet_hash base_model;   /* the task's; zero before the first release */
     char note[200];           /* why it refused or waits, one line; may be empty */
 } linnet_device_report;
 void linnet_device_status(const linnet_device *device, linnet_device_report *ret_report);
