@@ -220,7 +220,8 @@ static void forget_oldest(conversation *c, size_t n)
         free(c->items[i].role);
         free(c->items[i].content);
     }
-    memmove(c->items, c->items + n, (c->n_items - n) * sizeof(*c->items));
+    if (n < c->n_items)
+        memmove(c->items, c->items + n, (c->n_items - n) * sizeof(*c->items));
     c->n_items -= n;
 }
 

@@ -13,13 +13,20 @@ typedef struct linnet_attention {
 } linnet_attention;
 
 /** Rows of linnet_tile_stride(context_tokens) floats that a thread needs in linnet_workspace.tiles. */
-enum { LINNET_ATTENTION_QUERIES = 48, LINNET_ATTENTION_ROWS = LINNET_ATTENTION_QUERIES, LINNET_ATTENTION_ROWS_TRAIN = 2 * LINNET_ATTENTION_QUERIES };
+enum {
+    LINNET_ATTENTION_QUERIES = 48,
+    LINNET_ATTENTION_ROWS = LINNET_ATTENTION_QUERIES,
+    LINNET_ATTENTION_ROWS_TRAIN = 2 * LINNET_ATTENTION_QUERIES
+};
 
 /** out (n_queries, n_heads x head_width) = softmax(q k^T / sqrt(head_width)) v, per head; k and v have
  *  position + n_queries rows of n_kv_heads x head_width. */
-void linnet_attention_forward(const linnet_attention *attention, const float *q, const float *k, const float *v, float *out);
+void linnet_attention_forward(const linnet_attention *attention, const float *q, const float *k,
+                              const float *v, float *out);
 
-/** q, k and v become their own gradients. position is 0. heads: scratch of n_heads x 2 x n_queries x head_width floats. */
-void linnet_attention_backward(const linnet_attention *attention, float *q, float *k, float *v, const float *d_out, float *heads);
+/** q, k and v become their own gradients. position is 0. heads: scratch of n_heads x 2 x n_queries x
+ * head_width floats. */
+void linnet_attention_backward(const linnet_attention *attention, float *q, float *k, float *v,
+                               const float *d_out, float *heads);
 
 #endif

@@ -12,24 +12,26 @@ typedef struct linnet_block {
     const linnet_model *model;
     const linnet_workspace *work;
     size_t n_tokens_max;
-    float *normed;   /* width: input of q, k, v, then of gate, up; backward: its gradient */
-    float *q;        /* query_width; backward: its gradient */
-    float *attended; /* query_width: input of attn_output; backward: its gradient */
-    float *middle;   /* width: the residual stream between attention and feed-forward */
-    float *gate, *up;  /* ffn_width */
-    float *activated; /* ffn_width: input of ffn_down; backward: its gradient. May be gate where there is no backward */
-    float *heads;     /* backward only, may be gate: 2 x query_width, of gate and up once they are done with */
-    float *h;         /* lora_table.rank_sum: of every linear, (n_tokens, rank) after one another */
+    float *normed;    /* width: input of q, k, v, then of gate, up; backward: its gradient */
+    float *q;         /* query_width; backward: its gradient */
+    float *attended;  /* query_width: input of attn_output; backward: its gradient */
+    float *middle;    /* width: the residual stream between attention and feed-forward */
+    float *gate, *up; /* ffn_width */
+    float *activated; /* ffn_width: input of ffn_down; backward: its gradient. May be gate where there is no
+                         backward */
+    float *heads; /* backward only, may be gate: 2 x query_width, of gate and up once they are done with */
+    float *h;     /* lora_table.rank_sum: of every linear, (n_tokens, rank) after one another */
 } linnet_block;
 
-/** The parts of a block's buffers except h, for linnet_parts_place; `block` must stay where it is until then. */
+/** The parts of a block's buffers except h, for linnet_parts_place; `block` must stay where it is until then.
+ */
 enum { LINNET_BLOCK_PARTS = 6 };
 void linnet_block_parts(linnet_block *block, bool train, linnet_part parts[LINNET_BLOCK_PARTS]);
 /** After the placing: the buffers that share. */
 void linnet_block_share(linnet_block *block, bool train);
 
-/** Where a pass stands. k and v have rows for tokens 0..position + n_tokens - 1 of the sequence; a forward pass writes the
- *  last n_tokens of them, rotated. */
+/** Where a pass stands. k and v have rows for tokens 0..position + n_tokens - 1 of the sequence; a forward
+ * pass writes the last n_tokens of them, rotated. */
 typedef struct linnet_block_pass {
     uint32_t layer;
     const linnet_lora *lora; /* LINNET_TARGETS entries of this layer */
@@ -37,9 +39,10 @@ typedef struct linnet_block_pass {
     float *k, *v;
 } linnet_block_pass;
 
-/** y = block(x) for tokens skip..n_tokens-1 of x, (n_tokens - skip, width); y may be x. skip drops tokens whose k and v
- *  alone are wanted. y NULL: only what the backward pass needs. */
-void linnet_block_forward(const linnet_block *block, const linnet_block_pass *pass, const float *x, size_t skip, float *y);
+/** y = block(x) for tokens skip..n_tokens-1 of x, (n_tokens - skip, width); y may be x. skip drops tokens
+ * whose k and v alone are wanted. y NULL: only what the backward pass needs. */
+void linnet_block_forward(const linnet_block *block, const linnet_block_pass *pass, const float *x,
+                          size_t skip, float *y);
 
 /** What a backward pass adds gradients to: in the adapter's data order. */
 typedef struct linnet_block_gradient {
@@ -48,10 +51,12 @@ typedef struct linnet_block_gradient {
 } linnet_block_gradient;
 
 /**
- * From d_y in d_x to the factors' gradients and, where need_input, d_x in d_x. Right after a forward pass over the same
- * tokens from position 0 without skip: it consumes that pass's buffers, k and v. Without need_input it stops
- * at the lowest adapted linear. Inputs of linears are looked at only where factor A is active.
+ * From d_y in d_x to the factors' gradients and, where need_input, d_x in d_x. Right after a forward pass
+ * over the same tokens from position 0 without skip: it consumes that pass's buffers, k and v. Without
+ * need_input it stops at the lowest adapted linear. Inputs of linears are looked at only where factor A is
+ * active.
  */
-void linnet_block_backward(const linnet_block *block, const linnet_block_pass *pass, const float *x, const linnet_block_gradient *gradient, bool need_input, float *d_x);
+void linnet_block_backward(const linnet_block *block, const linnet_block_pass *pass, const float *x,
+                           const linnet_block_gradient *gradient, bool need_input, float *d_x);
 
 #endif

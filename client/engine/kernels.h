@@ -2,10 +2,11 @@
 #ifndef LINNET_ENGINE_KERNELS_H
 #define LINNET_ENGINE_KERNELS_H
 
-/* Inner header of the engine: the arithmetic. Each operation has one readable scalar version that defines it; SIMD
- * variants sit in a file per instruction set and are chosen once, at run time. For a given variant the result of every
- * output element depends on its inputs only: not on threads, tiles or the number of tokens beside it. Activations stay float32;
- * quantised weights are decoded exactly (GGUF) and never rounded activations against. */
+/* Inner header of the engine: the arithmetic. Each operation has one readable scalar version that defines it;
+ * SIMD variants sit in a file per instruction set and are chosen once, at run time. For a given variant the
+ * result of every output element depends on its inputs only: not on threads, tiles or the number of tokens
+ * beside it. Activations stay float32; quantised weights are decoded exactly (GGUF) and never rounded
+ * activations against. */
 
 #include "linnet/gguf.h"
 #include "linnet/thread_pool.h"
@@ -36,26 +37,31 @@ typedef struct linnet_kernels {
      *  nt: op(B)[k][n] = B[n][k] (stride ldb): rows of B are dotted with rows of A;
      *  nn: op(B) = B[k][n] (stride ldb);
      *  tn: A is given as A[k][m] (stride lda), op(B) = B[k][n]. */
-    void (*gemm_nt)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb, float *c, size_t ldc, bool accumulate);
-    void (*gemm_nn)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb, float *c, size_t ldc, bool accumulate);
-    void (*gemm_tn)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb, float *c, size_t ldc, bool accumulate);
-    /** exp(x[i]) in place of x, to 2 ulp over the float range (0 below -104; on ARMv7's NEON, which has no subnormal
-     *  numbers, 0 below -87.3): for softmax and silu. */
+    void (*gemm_nt)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
+                    size_t ldb, float *c, size_t ldc, bool accumulate);
+    void (*gemm_nn)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
+                    size_t ldb, float *c, size_t ldc, bool accumulate);
+    void (*gemm_tn)(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
+                    size_t ldb, float *c, size_t ldc, bool accumulate);
+    /** exp(x[i]) in place of x, to 2 ulp over the float range (0 below -104; on ARMv7's NEON, which has no
+     * subnormal numbers, 0 below -87.3): for softmax and silu. */
     void (*exp_in_place)(float *x, size_t n);
     /** The largest of n >= 1 values; any of them where one is NaN. */
     float (*max)(const float *x, size_t n);
-    /** Softmax but for its division: x[i] = max(exp(x[i] - top) - 1e-25, 0) in place, and their sum, where no x[i] is above top.
-     *  What is cut off is nothing beside a term of 1, and would be subnormal numbers, which many CPUs multiply a hundred
-     *  times more slowly. */
+    /** Softmax but for its division: x[i] = max(exp(x[i] - top) - 1e-25, 0) in place, and their sum, where no
+     * x[i] is above top. What is cut off is nothing beside a term of 1, and would be subnormal numbers, which
+     * many CPUs multiply a hundred times more slowly. */
     float (*exp_sum)(float *x, size_t n, float top);
 } linnet_kernels;
 
-/** The variants as this build has them; NULL where it does not. That the CPU can run one is not said: see below. */
+/** The variants as this build has them; NULL where it does not. That the CPU can run one is not said: see
+ * below. */
 const linnet_kernels *linnet_kernels_scalar(void); /* never NULL, runs everywhere */
 const linnet_kernels *linnet_kernels_avx2(void);
 const linnet_kernels *linnet_kernels_avx512(void);
 const linnet_kernels *linnet_kernels_neon(void);
-/** The best variant this CPU has; LINNET_KERNELS=scalar|avx2|avx512|neon in the environment asks for another (unknown or absent: best). */
+/** The best variant this CPU has; LINNET_KERNELS=scalar|avx2|avx512|neon in the environment asks for another
+ * (unknown or absent: best). */
 const linnet_kernels *linnet_kernels_best(void);
 /** Every variant that this CPU can run, scalar first; for tests. Returns how many (at most 8). */
 size_t linnet_kernels_available(const linnet_kernels *ret_list[8]);
@@ -74,15 +80,19 @@ typedef struct linnet_product {
 size_t linnet_product_scratch(size_t columns_max);
 
 /** y[t][rows] (stride rows) = x[t][columns] (stride columns) W^T for n_tokens tokens. Up to three tokens go
- *  through the dot kernels, more through decoded tiles and gemm_nt: a token's bits may differ between the two (within
- *  rounding), and depend on nothing else. y is overwritten. columns >= 1. */
-void linnet_product_forward(const linnet_product *product, const linnet_matrix *w, const float *x, size_t n_tokens, float *y);
+ *  through the dot kernels, more through decoded tiles and gemm_nt: a token's bits may differ between the two
+ * (within rounding), and depend on nothing else. y is overwritten. columns >= 1. */
+void linnet_product_forward(const linnet_product *product, const linnet_matrix *w, const float *x,
+                            size_t n_tokens, float *y);
 /** d_x[t][columns] += d_y[t][rows] W. Parallel over columns or tokens, so that sums have one order. */
-void linnet_product_backward(const linnet_product *product, const linnet_matrix *w, const float *d_y, size_t n_tokens, float *d_x);
-/** The same threading for float32 factors (LoRA): c = (accumulate ? c : 0) + alpha a b^T etc.; split over m. */
+void linnet_product_backward(const linnet_product *product, const linnet_matrix *w, const float *d_y,
+                             size_t n_tokens, float *d_x);
+/** The same threading for float32 factors (LoRA): c = (accumulate ? c : 0) + alpha a b^T etc.; split over m.
+ */
 typedef enum linnet_gemm_kind { LINNET_GEMM_NT, LINNET_GEMM_NN, LINNET_GEMM_TN } linnet_gemm_kind;
-void linnet_product_gemm(const linnet_product *product, linnet_gemm_kind kind, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb, float *c, size_t ldc,
-                         bool accumulate);
+void linnet_product_gemm(const linnet_product *product, linnet_gemm_kind kind, size_t m, size_t n, size_t k,
+                         float alpha, const float *a, size_t lda, const float *b, size_t ldb, float *c,
+                         size_t ldc, bool accumulate);
 /** Decode one row of any known type. */
 void linnet_row_decode(const linnet_kernels *kernels, const linnet_matrix *w, size_t row, float *dst);
 

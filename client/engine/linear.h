@@ -2,8 +2,9 @@
 #ifndef LINNET_ENGINE_LINEAR_H
 #define LINNET_ENGINE_LINEAR_H
 
-/* Inner header: a frozen linear with its low-rank side path, y = W x + scale B (A x), forward and backward (Hu et al.
- * 2021, section 4.1). h = A x is what the backward pass needs of the forward one, besides x for d_A. */
+/* Inner header: a frozen linear with its low-rank side path, y = W x + scale B (A x), forward and backward
+ * (Hu et al. 2021, section 4.1). h = A x is what the backward pass needs of the forward one, besides x for
+ * d_A. */
 
 #include "weights.h"
 
@@ -18,27 +19,35 @@ typedef struct linnet_lora {
 
 /** The side paths of a model, [layer][target]. */
 typedef struct linnet_lora_table {
-    linnet_lora *entries; /* owned, n_layers x LINNET_TARGETS */
-    size_t rank_sum;      /* the largest sum of ranks in a layer: columns of h */
+    linnet_lora *entries;  /* owned, n_layers x LINNET_TARGETS */
+    size_t rank_sum;       /* the largest sum of ranks in a layer: columns of h */
     uint32_t lowest_layer; /* with a side path; n_layers where none has */
 } linnet_lora_table;
 
-linnet_status linnet_lora_table_init(linnet_lora_table *table, const linnet_model *model, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_lora_table_init(linnet_lora_table *table, const linnet_model *model,
+                                     linnet_error *err) LINNET_NODISCARD;
 void linnet_lora_table_release(linnet_lora_table *table);
 /** No side paths. */
 void linnet_lora_unbind(linnet_lora_table *table, const linnet_model *model);
-/** Point the table at an adapter (NULL: none). MISMATCH, and a table without side paths, where its shapes are another model's. */
-linnet_status linnet_lora_bind(linnet_lora_table *table, const linnet_model *model, const linnet_adapter *adapter, linnet_error *err) LINNET_NODISCARD;
+/** Point the table at an adapter (NULL: none). MISMATCH, and a table without side paths, where its shapes are
+ * another model's. */
+linnet_status linnet_lora_bind(linnet_lora_table *table, const linnet_model *model,
+                               const linnet_adapter *adapter, linnet_error *err) LINNET_NODISCARD;
 
 /** h (n, rank) = x A^T; nothing without a side path. */
-void linnet_lora_forward_h(const linnet_product *product, const linnet_matrix *w, const linnet_lora *lora, const float *x, size_t n_tokens, float *h);
+void linnet_lora_forward_h(const linnet_product *product, const linnet_matrix *w, const linnet_lora *lora,
+                           const float *x, size_t n_tokens, float *h);
 /** y = x W^T + scale h B^T, and h as above. */
-void linnet_linear_forward(const linnet_product *product, const linnet_matrix *w, const linnet_lora *lora, const float *x, size_t n_tokens, float *h, float *y);
+void linnet_linear_forward(const linnet_product *product, const linnet_matrix *w, const linnet_lora *lora,
+                           const float *x, size_t n_tokens, float *h, float *y);
 
-/** The factors' gradients from d_y: d_b += scale d_y^T h; then h becomes u = scale d_y B; d_a += u^T x. d_a, d_b may be
- *  NULL (inactive factor), x too where d_a is. */
-void linnet_lora_backward_factors(const linnet_product *product, const linnet_matrix *w, const linnet_lora *lora, const float *d_y, const float *x, size_t n_tokens, float *h, float *d_a, float *d_b);
+/** The factors' gradients from d_y: d_b += scale d_y^T h; then h becomes u = scale d_y B; d_a += u^T x. d_a,
+ * d_b may be NULL (inactive factor), x too where d_a is. */
+void linnet_lora_backward_factors(const linnet_product *product, const linnet_matrix *w,
+                                  const linnet_lora *lora, const float *d_y, const float *x, size_t n_tokens,
+                                  float *h, float *d_a, float *d_b);
 /** d_x += d_y W + u A, u from above. */
-void linnet_linear_backward(const linnet_product *product, const linnet_matrix *w, const linnet_lora *lora, const float *d_y, const float *u, size_t n_tokens, float *d_x);
+void linnet_linear_backward(const linnet_product *product, const linnet_matrix *w, const linnet_lora *lora,
+                            const float *d_y, const float *u, size_t n_tokens, float *d_x);
 
 #endif

@@ -2,8 +2,8 @@
 #ifndef LINNET_ENGINE_WEIGHTS_H
 #define LINNET_ENGINE_WEIGHTS_H
 
-/* Inner header: the model as model.c has read and checked it. After a successful open every matrix has the shape that
- * the model's numbers ask for, so that the passes index without looking. */
+/* Inner header: the model as model.c has read and checked it. After a successful open every matrix has the
+ * shape that the model's numbers ask for, so that the passes index without looking. */
 
 #include "linnet/model.h"
 

@@ -2,8 +2,9 @@
 #ifndef LINNET_ENGINE_WORKSPACE_H
 #define LINNET_ENGINE_WORKSPACE_H
 
-/* Inner header: what every pass over a model borrows: kernels, threads, scratch of each thread, rotation tables. And
- * the one way in which sessions and arenas get memory: a list of parts, one checked sum, one allocation. */
+/* Inner header: what every pass over a model borrows: kernels, threads, scratch of each thread, rotation
+ * tables. And the one way in which sessions and arenas get memory: a list of parts, one checked sum, one
+ * allocation. */
 
 #include "weights.h"
 
@@ -13,9 +14,10 @@ typedef struct linnet_part {
     size_t n_rows, n_columns; /* n = their product, which is checked */
 } linnet_part;
 
-/** Place all parts in one block, each on a cache line of its own. The block is the caller's (free). LIMIT where the
- *  sum is beyond this machine's sizes, NOMEM where there is no such memory. */
-linnet_status linnet_parts_place(const linnet_part *parts, size_t n_parts, void **ret_block, size_t *ret_bytes, linnet_error *err) LINNET_NODISCARD;
+/** Place all parts in one block, each on a cache line of its own. The block is the caller's (free). LIMIT
+ * where the sum is beyond this machine's sizes, NOMEM where there is no such memory. */
+linnet_status linnet_parts_place(const linnet_part *parts, size_t n_parts, void **ret_block,
+                                 size_t *ret_bytes, linnet_error *err) LINNET_NODISCARD;
 
 typedef struct linnet_workspace {
     linnet_product product;
@@ -29,7 +31,9 @@ typedef struct linnet_workspace {
 } linnet_workspace;
 
 /** LIMIT where context_tokens is beyond LINNET_CONTEXT_MAX. n_tile_rows: see attention.h. */
-linnet_status linnet_workspace_init(linnet_workspace *work, const linnet_model *model, linnet_thread_pool *pool, size_t context_tokens, size_t n_tile_rows, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_workspace_init(linnet_workspace *work, const linnet_model *model,
+                                    linnet_thread_pool *pool, size_t context_tokens, size_t n_tile_rows,
+                                    linnet_error *err) LINNET_NODISCARD;
 void linnet_workspace_release(linnet_workspace *work);
 
 /** Row length of an attention tile for n_keys keys: whole vectors, so that rows have no odd ends. */
@@ -38,7 +42,9 @@ static inline size_t linnet_tile_stride(size_t n_keys)
     return (n_keys + 15) / 16 * 16;
 }
 
-/** Run over n_items with the pool, or in the caller where `cost` (about a nanosecond each) does not pay a wake-up. */
-void linnet_workspace_run(const linnet_workspace *work, size_t n_items, double cost, linnet_work_fn *function, void *context);
+/** Run over n_items with the pool, or in the caller where `cost` (about a nanosecond each) does not pay a
+ * wake-up. */
+void linnet_workspace_run(const linnet_workspace *work, size_t n_items, double cost, linnet_work_fn *function,
+                          void *context);
 
 #endif

@@ -2,15 +2,19 @@
 #ifndef LINNET_DATASET_H
 #define LINNET_DATASET_H
 
-/* JSON Lines of records: {"text"}, {"prompt","completion"} or {"messages":[{"role","content"}]}, each with an optional
- * "client"; other keys are ignored. How a record becomes ids and is cut: DESIGN.md, section 2. */
+/* JSON Lines of records: {"text"}, {"prompt","completion"} or {"messages":[{"role","content"}]}, each with an
+ * optional "client"; other keys are ignored. How a record becomes ids and is cut: DESIGN.md, section 2. */
 
 #include "linnet/model.h"
 #include "linnet/tokenizer.h"
 
 #define LINNET_RECORD_BYTES_MAX ((size_t)8 << 20) /* a line longer than this is refused */
 
-typedef enum linnet_record_kind { LINNET_RECORD_TEXT, LINNET_RECORD_COMPLETION, LINNET_RECORD_MESSAGES } linnet_record_kind;
+typedef enum linnet_record_kind {
+    LINNET_RECORD_TEXT,
+    LINNET_RECORD_COMPLETION,
+    LINNET_RECORD_MESSAGES
+} linnet_record_kind;
 
 typedef struct linnet_message {
     char *role, *content; /* owned */
@@ -33,33 +37,42 @@ typedef struct linnet_dataset {
 } linnet_dataset;
 
 /** Read a file. A bad line fails with "FILE:LINE: what", or is counted and passed over with skip_bad. */
-linnet_status linnet_dataset_load(const char *path, bool skip_bad, linnet_dataset **ret_dataset, linnet_error *err) LINNET_NODISCARD;
-/** One line (without its newline) into a record; the record is released by the caller. For the loader and the fuzzer. */
-linnet_status linnet_record_parse(const char *line, size_t n_bytes, linnet_record *ret_record, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_dataset_load(const char *path, bool skip_bad, linnet_dataset **ret_dataset,
+                                  linnet_error *err) LINNET_NODISCARD;
+/** One line (without its newline) into a record; the record is released by the caller. For the loader and the
+ * fuzzer. */
+linnet_status linnet_record_parse(const char *line, size_t n_bytes, linnet_record *ret_record,
+                                  linnet_error *err) LINNET_NODISCARD;
 void linnet_record_release(linnet_record *record);
 void linnet_dataset_destroy(linnet_dataset *dataset);
 
 typedef struct linnet_encoding {
     uint32_t context_tokens; /* longest sequence, begin token included */
-    bool end_token;          /* completions, texts and assistant contents end with end-of-text, which counts */
+    bool end_token; /* completions, texts and assistant contents end with end-of-text, which counts */
 } linnet_encoding;
 
-/** A record's ids and counted flags, cut to the context; owned arrays, released with linnet_tokens_release. */
+/** A record's ids and counted flags, cut to the context; owned arrays, released with linnet_tokens_release.
+ */
 typedef struct linnet_tokens {
     int32_t *ids;
     uint8_t *counted;
     size_t n_ids, n_counted;
 } linnet_tokens;
-linnet_status linnet_record_encode(const linnet_record *record, const linnet_tokenizer *tokenizer, const linnet_encoding *encoding, linnet_tokens *ret_tokens, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_record_encode(const linnet_record *record, const linnet_tokenizer *tokenizer,
+                                   const linnet_encoding *encoding, linnet_tokens *ret_tokens,
+                                   linnet_error *err) LINNET_NODISCARD;
 void linnet_tokens_release(linnet_tokens *tokens);
 static inline linnet_sequence linnet_tokens_sequence(const linnet_tokens *tokens)
 {
     return (linnet_sequence){.ids = tokens->ids, .counted = tokens->counted, .n_ids = tokens->n_ids};
 }
 
-/** The ids of a conversation up to where the assistant speaks next, in the model's own chat format (contents joined by
- *  newlines where it has none), and the token that ends its turn (-1: none). ret_ids is owned by the caller. */
-linnet_status linnet_chat_encode(const linnet_message *messages, size_t n_messages, const linnet_tokenizer *tokenizer, linnet_ids *ret_ids, int32_t *ret_end_of_turn, linnet_error *err) LINNET_NODISCARD;
+/** The ids of a conversation up to where the assistant speaks next, in the model's own chat format (contents
+ * joined by newlines where it has none), and the token that ends its turn (-1: none). ret_ids is owned by the
+ * caller. */
+linnet_status linnet_chat_encode(const linnet_message *messages, size_t n_messages,
+                                 const linnet_tokenizer *tokenizer, linnet_ids *ret_ids,
+                                 int32_t *ret_end_of_turn, linnet_error *err) LINNET_NODISCARD;
 
 /** All records of a set (or those of an index list), tokenised once. */
 typedef struct linnet_token_set {
@@ -67,8 +80,10 @@ typedef struct linnet_token_set {
     size_t n_items, n_counted;
     size_t n_empty; /* records left out */
 } linnet_token_set;
-linnet_status linnet_token_set_create(const linnet_dataset *dataset, const size_t *indices, size_t n_indices, const linnet_tokenizer *tokenizer, const linnet_encoding *encoding,
-                                      linnet_token_set **ret_set, linnet_error *err) LINNET_NODISCARD; /* indices NULL: all */
+linnet_status linnet_token_set_create(const linnet_dataset *dataset, const size_t *indices, size_t n_indices,
+                                      const linnet_tokenizer *tokenizer, const linnet_encoding *encoding,
+                                      linnet_token_set **ret_set,
+                                      linnet_error *err) LINNET_NODISCARD; /* indices NULL: all */
 void linnet_token_set_destroy(linnet_token_set *set);
 
 #endif

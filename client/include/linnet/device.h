@@ -2,17 +2,19 @@
 #ifndef LINNET_DEVICE_H
 #define LINNET_DEVICE_H
 
-/* The federated agent of one device as a state machine: it checks in, fetches plan and adapter by hash, trains, joins a
- * round when its delta is ready, uploads, and installs a new global adapter if its own held-out loss agrees. It has no
- * socket, thread or clock of its own: the caller carries its HTTP exchanges, gives it time and memory, and asks what
- * comes next. The same code runs on a watch, in linnet-client and a thousand times in the simulator. */
+/* The federated agent of one device as a state machine: it checks in, fetches plan and adapter by hash,
+ * trains, joins a round when its delta is ready, uploads, and installs a new global adapter if its own
+ * held-out loss agrees. It has no socket, thread or clock of its own: the caller carries its HTTP exchanges,
+ * gives it time and memory, and asks what comes next. The same code runs on a watch, in linnet-client and a
+ * thousand times in the simulator. */
 
 #include "linnet/http.h"
 #include "linnet/messages.h"
 #include "linnet/plan.h"
 #include "linnet/trainer.h"
 
-/* ---- durable state: a small key-value interface; the LMDB one commits durably, the memory one is for simulations ---- */
+/* ---- durable state: a small key-value interface; the LMDB one commits durably, the memory one is for
+ * simulations ---- */
 typedef struct linnet_kv_item {
     const char *name; /* at most 200 bytes */
     const void *bytes;
@@ -27,10 +29,13 @@ struct linnet_kv {
     linnet_status (*put)(void *context, const linnet_kv_item *items, size_t n_items, linnet_error *err);
     void (*close)(void *context);
 };
-/** state_directory/device.mdb; takes the directory's lock for life (BUSY). create false: NOT_FOUND where there is none. */
-linnet_status linnet_kv_open_lmdb(const char *state_directory, bool create, linnet_kv *ret_kv, linnet_error *err) LINNET_NODISCARD;
+/** state_directory/device.mdb; takes the directory's lock for life (BUSY). create false: NOT_FOUND where
+ * there is none. */
+linnet_status linnet_kv_open_lmdb(const char *state_directory, bool create, linnet_kv *ret_kv,
+                                  linnet_error *err) LINNET_NODISCARD;
 /** The same for reading only, also while another process runs the device: put is DENIED. */
-linnet_status linnet_kv_open_lmdb_reader(const char *state_directory, linnet_kv *ret_kv, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_kv_open_lmdb_reader(const char *state_directory, linnet_kv *ret_kv,
+                                         linnet_error *err) LINNET_NODISCARD;
 linnet_status linnet_kv_open_memory(linnet_kv *ret_kv, linnet_error *err) LINNET_NODISCARD;
 
 /** What left the device, one entry for every upload that was begun, accepted or not; kept for good. */
@@ -42,15 +47,19 @@ typedef struct linnet_ledger_entry {
     uint8_t receipt[LINNET_SIGNED_RECEIPT_BYTES]; /* where accepted */
 } linnet_ledger_entry;
 /** Entry index, from 0. NOT_FOUND past the end. */
-linnet_status linnet_device_ledger(linnet_kv *kv, uint64_t index, linnet_ledger_entry *ret_entry, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_device_ledger(linnet_kv *kv, uint64_t index, linnet_ledger_entry *ret_entry,
+                                   linnet_error *err) LINNET_NODISCARD;
 
-/* ---- content-addressed objects (plans, packed adapters): files on a device, one shared cache in a simulator ---- */
+/* ---- content-addressed objects (plans, packed adapters): files on a device, one shared cache in a simulator
+ * ---- */
 typedef struct linnet_object_cache linnet_object_cache;
 struct linnet_object_cache {
     void *context;
-    /** NOT_FOUND, or the whole object, verified against its hash when it was put; appended to an empty buffer. */
+    /** NOT_FOUND, or the whole object, verified against its hash when it was put; appended to an empty
+     * buffer. */
     linnet_status (*get)(void *context, const linnet_hash *hash, linnet_buffer *ret_bytes, linnet_error *err);
-    linnet_status (*put)(void *context, const linnet_hash *hash, const void *bytes, size_t n_bytes, linnet_error *err);
+    linnet_status (*put)(void *context, const linnet_hash *hash, const void *bytes, size_t n_bytes,
+                         linnet_error *err);
     void (*forget)(void *context, const linnet_hash *hash);
 };
 
@@ -60,32 +69,35 @@ typedef struct linnet_policy {
     uint64_t upload_bytes_max; /* a contribution; default 64 MiB */
     uint64_t download_bytes_max;
     uint32_t local_steps_max, context_tokens_max;
-    bool allow_plain;          /* profile plain: the coordinator sees single deltas; default true until secure is there */
-    bool has_plan, has_base;   /* pins */
+    bool allow_plain; /* profile plain: the coordinator sees single deltas; default true until secure is there
+                       */
+    bool has_plan, has_base; /* pins */
     linnet_hash plan, base;
 } linnet_policy;
 linnet_policy linnet_policy_default(void);
 /** INI file, section [policy]; an unknown key is an error. */
-linnet_status linnet_policy_parse(const char *file, const char *text, size_t n_bytes, linnet_policy *ret_policy, linnet_error *err) LINNET_NODISCARD;
-linnet_status linnet_policy_load(const char *path, linnet_policy *ret_policy, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_policy_parse(const char *file, const char *text, size_t n_bytes,
+                                  linnet_policy *ret_policy, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_policy_load(const char *path, linnet_policy *ret_policy,
+                                 linnet_error *err) LINNET_NODISCARD;
 
 /* ---- the agent ---- */
 typedef struct linnet_device linnet_device;
 
 typedef struct linnet_device_config {
-    linnet_kv *kv;                    /* borrowed */
-    linnet_object_cache *objects;     /* borrowed */
-    linnet_http_fn *http;             /* carries exchanges; called from poll only */
+    linnet_kv *kv;                /* borrowed */
+    linnet_object_cache *objects; /* borrowed */
+    linnet_http_fn *http;         /* carries exchanges; called from poll only */
     void *http_context;
-    const linnet_model *model;        /* borrowed, shared */
-    const linnet_hash *model_hash;    /* H(OBJECT, model file), computed once by the caller */
+    const linnet_model *model;     /* borrowed, shared */
+    const linnet_hash *model_hash; /* H(OBJECT, model file), computed once by the caller */
     const linnet_tokenizer *tokenizer;
-    const linnet_dataset *dataset;    /* borrowed: the device's own records ... */
-    const size_t *records;            /* ... or these of them (NULL: all) */
+    const linnet_dataset *dataset; /* borrowed: the device's own records ... */
+    const size_t *records;         /* ... or these of them (NULL: all) */
     size_t n_records;
-    const linnet_dataset *held_out;   /* NULL: the plan's fraction of the records, every k-th */
+    const linnet_dataset *held_out; /* NULL: the plan's fraction of the records, every k-th */
     linnet_policy policy;
-    bool has_seed;                    /* simulations and tests: data order and rounding from this seed, not the system */
+    bool has_seed; /* simulations and tests: data order and rounding from this seed, not the system */
     uint64_t seed;
 } linnet_device_config;
 
@@ -93,66 +105,82 @@ typedef struct linnet_device_config {
 typedef enum linnet_device_need {
     LINNET_DEVICE_POLL,     /* linnet_device_poll, not before wake_ms */
     LINNET_DEVICE_TRAIN,    /* linnet_device_train, as often as time allows */
-    LINNET_DEVICE_EVALUATE, /* linnet_device_evaluate: a new adapter waits for its check before it is installed */
+    LINNET_DEVICE_EVALUATE, /* linnet_device_evaluate: a new adapter waits for its check before it is
+                               installed */
     LINNET_DEVICE_FINISHED, /* the task has ended, or the device is revoked: see the report */
 } linnet_device_need;
 
-/** First contact: fetch HELLO, check it against the invite's pins, send the signed request, keep the certificate. The
- *  identity is made and committed before it is sent, so that a lost answer can be asked for again with the same invite. */
-linnet_status linnet_device_enroll(linnet_kv *kv, linnet_http_fn *http, void *http_context, const linnet_invite *invite, const char *coordinator_url, uint32_t device_class, uint64_t now_s,
-                                   linnet_error *err) LINNET_NODISCARD;
+/** First contact: fetch HELLO, check it against the invite's pins, send the signed request, keep the
+ * certificate. The identity is made and committed before it is sent, so that a lost answer can be asked for
+ * again with the same invite. */
+linnet_status linnet_device_enroll(linnet_kv *kv, linnet_http_fn *http, void *http_context,
+                                   const linnet_invite *invite, const char *coordinator_url,
+                                   uint32_t device_class, uint64_t now_s, linnet_error *err) LINNET_NODISCARD;
 
-/** Load the state (NOT_FOUND before enrolment) and go on where it was. Borrows the config's pointers for its life. */
-linnet_status linnet_device_create(const linnet_device_config *config, int64_t now_ms, linnet_device **ret_device, linnet_error *err) LINNET_NODISCARD;
+/** Load the state (NOT_FOUND before enrolment) and go on where it was. Borrows the config's pointers for its
+ * life. */
+linnet_status linnet_device_create(const linnet_device_config *config, int64_t now_ms,
+                                   linnet_device **ret_device, linnet_error *err) LINNET_NODISCARD;
 void linnet_device_destroy(linnet_device *device);
 linnet_device_need linnet_device_next(const linnet_device *device, int64_t *ret_wake_ms);
 
-/** One exchange with the coordinator (check in, fetch an object's next part, upload a chunk ...). Network errors and Retry-After become a
- *  later wake_ms (exponential back-off, full jitter) and LINNET_OK; a status other than OK is a local failure. */
+/** One exchange with the coordinator (check in, fetch an object's next part, upload a chunk ...). Network
+ * errors and Retry-After become a later wake_ms (exponential back-off, full jitter) and LINNET_OK; a status
+ * other than OK is a local failure. */
 linnet_status linnet_device_poll(linnet_device *device, int64_t now_ms, linnet_error *err) LINNET_NODISCARD;
-/** Train for at most n_steps optimiser steps (0: to the end) with the caller's arena; checkpoints itself in the store. When the last step is
- *  done the delta is committed as ready. */
-linnet_status linnet_device_train(linnet_device *device, linnet_arena *arena, uint32_t n_steps, linnet_error *err) LINNET_NODISCARD;
-/** Held-out loss of the newest release: install it, or keep the present adapter. Never decides whether to train or join. */
-linnet_status linnet_device_evaluate(linnet_device *device, linnet_arena *arena, linnet_error *err) LINNET_NODISCARD;
+/** Train for at most n_steps optimiser steps (0: to the end) with the caller's arena; checkpoints itself in
+ * the store. When the last step is done the delta is committed as ready. */
+linnet_status linnet_device_train(linnet_device *device, linnet_arena *arena, uint32_t n_steps,
+                                  linnet_error *err) LINNET_NODISCARD;
+/** Held-out loss of the newest release: install it, or keep the present adapter. Never decides whether to
+ * train or join. */
+linnet_status linnet_device_evaluate(linnet_device *device, linnet_arena *arena,
+                                     linnet_error *err) LINNET_NODISCARD;
 /** Context tokens an arena for this device needs; 0 before the plan is known. */
 uint32_t linnet_device_context(const linnet_device *device);
 
 typedef struct linnet_device_report {
     linnet_device_id device_id;
     char coordinator_url[256];
-    const char *phase; /* "idle", "fetching", "training", "ready", "uploading", "finished", "revoked"; static */
-    uint64_t version;  /* newest release known */
-    uint64_t round;    /* last joined */
+    const char
+        *phase; /* "idle", "fetching", "training", "ready", "uploading", "finished", "revoked"; static */
+    uint64_t version;                               /* newest release known */
+    uint64_t round;                                 /* last joined */
     uint64_t n_contributions, bytes_up, bytes_down; /* accepted uploads; bodies sent and received */
-    uint32_t step, n_steps;   /* of the training in progress */
-    double train_loss;        /* of the last step */
+    uint32_t step, n_steps;                         /* of the training in progress */
+    double train_loss;                              /* of the last step */
     bool has_held_out_loss;
-    double held_out_loss;     /* of the installed adapter */
+    double held_out_loss;            /* of the installed adapter */
     linnet_hash installed, previous; /* adapters in use and before; zero: none */
     bool operator_is_authority;
-    bool is_other_model;      /* the task's base model is not the one loaded, and never will be */
-    linnet_hash base_model;   /* the task's; zero before the first release */
-    char note[200];           /* why it refused or waits, one line; may be empty */
+    bool is_other_model;    /* the task's base model is not the one loaded, and never will be */
+    linnet_hash base_model; /* the task's; zero before the first release */
+    char note[200];         /* why it refused or waits, one line; may be empty */
 } linnet_device_report;
 void linnet_device_status(const linnet_device *device, linnet_device_report *ret_report);
 /** The same from a store alone, without model and data (linnet-client status). */
-linnet_status linnet_device_status_of(linnet_kv *kv, linnet_device_report *ret_report, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_device_status_of(linnet_kv *kv, linnet_device_report *ret_report,
+                                      linnet_error *err) LINNET_NODISCARD;
 /** Go back to the adapter before the installed one. NOT_FOUND where there is none. */
 linnet_status linnet_device_roll_back(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
-/** The installed adapter, loaded when first asked for; NULL before the first. Borrowed until the next call that changes
- *  the device. */
+/** The installed adapter, loaded when first asked for; NULL before the first. Borrowed until the next call
+ * that changes the device. */
 const linnet_adapter *linnet_device_adapter(linnet_device *device);
 
 /* ---- libcurl as linnet_http_fn ---- */
 typedef struct linnet_http_client linnet_http_client;
 /** base_url "http://host:port[/prefix]" or https; proxies from the environment as curl does. */
-linnet_status linnet_http_client_create(const char *base_url, linnet_http_client **ret_client, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_http_client_create(const char *base_url, linnet_http_client **ret_client,
+                                        linnet_error *err) LINNET_NODISCARD;
 void linnet_http_client_destroy(linnet_http_client *client);
-linnet_status linnet_http_client_exchange(void *client, const linnet_http_request *request, size_t n_body_max, linnet_http_response *ret_response, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_http_client_exchange(void *client, const linnet_http_request *request, size_t n_body_max,
+                                          linnet_http_response *ret_response,
+                                          linnet_error *err) LINNET_NODISCARD;
 /** Content-addressed files under directory/objects. */
-linnet_status linnet_object_cache_open_files(const char *directory, linnet_object_cache *ret_cache, linnet_error *err) LINNET_NODISCARD;
-linnet_status linnet_object_cache_open_memory(linnet_object_cache *ret_cache, linnet_error *err) LINNET_NODISCARD; /* thread-safe, shared */
+linnet_status linnet_object_cache_open_files(const char *directory, linnet_object_cache *ret_cache,
+                                             linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_object_cache_open_memory(linnet_object_cache *ret_cache,
+                                              linnet_error *err) LINNET_NODISCARD; /* thread-safe, shared */
 void linnet_object_cache_close(linnet_object_cache *cache);
 
 #endif

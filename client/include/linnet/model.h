@@ -2,8 +2,8 @@
 #ifndef LINNET_MODEL_H
 #define LINNET_MODEL_H
 
-/* A frozen language model in a mapped GGUF file, and the three things one does with it: generate (a session with a KV
- * cache), score, and train a LoRA adapter beside it (an arena with per-layer checkpointing). */
+/* A frozen language model in a mapped GGUF file, and the three things one does with it: generate (a session
+ * with a KV cache), score, and train a LoRA adapter beside it (an arena with per-layer checkpointing). */
 
 #include "linnet/adapter.h"
 #include "linnet/thread_pool.h"
@@ -12,14 +12,16 @@
 typedef struct linnet_model linnet_model;
 
 typedef struct linnet_model_shape {
-    uint32_t n_layers, width, ffn_width, n_heads, n_kv_heads, head_width, vocabulary, context; /* context: as trained */
+    uint32_t n_layers, width, ffn_width, n_heads, n_kv_heads, head_width, vocabulary,
+        context; /* context: as trained */
     float norm_epsilon, rope_base;
     uint32_t rope_width; /* leading elements of a head that turn */
     bool tied_output;
 } linnet_model_shape;
 
 /** Map and check a GGUF model. UNSUPPORTED names the architecture, type or key that is missing. */
-linnet_status linnet_model_open(const char *path, linnet_model **ret_model, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_model_open(const char *path, linnet_model **ret_model,
+                                linnet_error *err) LINNET_NODISCARD;
 void linnet_model_close(linnet_model *model);
 const linnet_model_shape *linnet_model_shape_of(const linnet_model *model);
 const linnet_gguf *linnet_model_gguf(const linnet_model *model); /* borrowed, for tokenizer and layout */
@@ -30,44 +32,56 @@ const char *linnet_model_type(const linnet_model *model);
 /* ---- inference ---- */
 typedef struct linnet_session linnet_session;
 /** A KV cache for context_tokens (0: the model's context). pool is borrowed, NULL: one thread. */
-linnet_status linnet_session_create(const linnet_model *model, linnet_thread_pool *pool, uint32_t context_tokens, linnet_session **ret_session, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_session_create(const linnet_model *model, linnet_thread_pool *pool,
+                                    uint32_t context_tokens, linnet_session **ret_session,
+                                    linnet_error *err) LINNET_NODISCARD;
 void linnet_session_destroy(linnet_session *session);
-/** Borrow an adapter for what follows (NULL: none); MISMATCH where it is of another model. Resets the session. */
-linnet_status linnet_session_set_adapter(linnet_session *session, const linnet_adapter *adapter, linnet_error *err) LINNET_NODISCARD;
+/** Borrow an adapter for what follows (NULL: none); MISMATCH where it is of another model. Resets the
+ * session. */
+linnet_status linnet_session_set_adapter(linnet_session *session, const linnet_adapter *adapter,
+                                         linnet_error *err) LINNET_NODISCARD;
 void linnet_session_reset(linnet_session *session);
-/** Feed n >= 1 ids behind those fed before; logits of the last one (vocabulary floats) are borrowed until the next
- *  call. RANGE for an id outside the vocabulary; LIMIT where the cache is full. */
-linnet_status linnet_session_feed(linnet_session *session, const int32_t *ids, size_t n, const float **ret_logits, linnet_error *err) LINNET_NODISCARD;
+/** Feed n >= 1 ids behind those fed before; logits of the last one (vocabulary floats) are borrowed until the
+ * next call. RANGE for an id outside the vocabulary; LIMIT where the cache is full. */
+linnet_status linnet_session_feed(linnet_session *session, const int32_t *ids, size_t n,
+                                  const float **ret_logits, linnet_error *err) LINNET_NODISCARD;
 size_t linnet_session_n_tokens(const linnet_session *session); /* fed so far */
 
 /* ---- scoring and training ---- */
-/** Memory for one sequence at a time of up to context_tokens: checkpoints, one layer's activations, loss tiles. One
- *  per worker thread; never shared. With train false only what scoring needs. context_tokens 0: the model's context. All
- *  is allocated here, but for the adapter's activations (rank sum of a layer x context), which grow with the first
- *  adapter of a larger rank. */
+/** Memory for one sequence at a time of up to context_tokens: checkpoints, one layer's activations, loss
+ * tiles. One per worker thread; never shared. With train false only what scoring needs. context_tokens 0: the
+ * model's context. All is allocated here, but for the adapter's activations (rank sum of a layer x context),
+ * which grow with the first adapter of a larger rank. */
 typedef struct linnet_arena linnet_arena;
-linnet_status linnet_arena_create(const linnet_model *model, linnet_thread_pool *pool, uint32_t context_tokens, bool train, linnet_arena **ret_arena, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_arena_create(const linnet_model *model, linnet_thread_pool *pool,
+                                  uint32_t context_tokens, bool train, linnet_arena **ret_arena,
+                                  linnet_error *err) LINNET_NODISCARD;
 void linnet_arena_destroy(linnet_arena *arena);
 size_t linnet_arena_bytes(const linnet_arena *arena);
 
-/** A tokenised record: ids, and for each id whether it is a counted target (counted[0] is ignored: nothing predicts it). */
+/** A tokenised record: ids, and for each id whether it is a counted target (counted[0] is ignored: nothing
+ * predicts it). */
 typedef struct linnet_sequence {
     const int32_t *ids;
     const uint8_t *counted;
     size_t n_ids;
 } linnet_sequence;
 
-/** Sum of -ln p over the counted targets, in nats (double), and their number. adapter may be NULL. ret_each (may be NULL) gets n_ids
- *  losses, 0 where not counted. LIMIT for a sequence beyond the context, RANGE for an id outside the vocabulary and for a
- *  loss that is not finite, MISMATCH for an adapter of another model. */
-linnet_status linnet_arena_score(linnet_arena *arena, const linnet_adapter *adapter, const linnet_sequence *sequence, double *ret_loss_sum, size_t *ret_n_counted, float *ret_each,
-                                 linnet_error *err) LINNET_NODISCARD;
+/** Sum of -ln p over the counted targets, in nats (double), and their number. adapter may be NULL. ret_each
+ * (may be NULL) gets n_ids losses, 0 where not counted. LIMIT for a sequence beyond the context, RANGE for an
+ * id outside the vocabulary and for a loss that is not finite, MISMATCH for an adapter of another model. */
+linnet_status linnet_arena_score(linnet_arena *arena, const linnet_adapter *adapter,
+                                 const linnet_sequence *sequence, double *ret_loss_sum, size_t *ret_n_counted,
+                                 float *ret_each, linnet_error *err) LINNET_NODISCARD;
 
-/** Add scale x d(loss sum)/d(factor) of the active factors to gradient (n_parameters floats in the adapter's data order;
- *  inactive factors untouched), and return the loss sum as score does. The whole pass: forward with checkpoints per
- *  layer, loss in vocabulary tiles, backward with recomputation down to the lowest adapted layer. In a B-only phase inputs
- *  of linears are not kept. Errors as score's, ARG for a scoring arena; the gradient is then untouched. */
-linnet_status linnet_arena_gradient(linnet_arena *arena, const linnet_adapter *adapter, linnet_factors factors, const linnet_sequence *sequence, double scale, float *gradient, double *ret_loss_sum,
-                                    size_t *ret_n_counted, linnet_error *err) LINNET_NODISCARD;
+/** Add scale x d(loss sum)/d(factor) of the active factors to gradient (n_parameters floats in the adapter's
+ * data order; inactive factors untouched), and return the loss sum as score does. The whole pass: forward
+ * with checkpoints per layer, loss in vocabulary tiles, backward with recomputation down to the lowest
+ * adapted layer. In a B-only phase inputs of linears are not kept. Errors as score's, ARG for a scoring
+ * arena; the gradient is then untouched. */
+linnet_status linnet_arena_gradient(linnet_arena *arena, const linnet_adapter *adapter,
+                                    linnet_factors factors, const linnet_sequence *sequence, double scale,
+                                    float *gradient, double *ret_loss_sum, size_t *ret_n_counted,
+                                    linnet_error *err) LINNET_NODISCARD;
 
 #endif

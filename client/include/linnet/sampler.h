@@ -18,6 +18,7 @@ typedef struct linnet_sampler {
 void linnet_sampler_init(linnet_sampler *sampler, double temperature, double top_p, uint64_t seed);
 void linnet_sampler_release(linnet_sampler *sampler);
 /** logits[n], n >= 1, borrowed; NaN counts as minus infinity. */
-linnet_status linnet_sampler_next(linnet_sampler *sampler, const float *logits, size_t n, int32_t *ret_id, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_sampler_next(linnet_sampler *sampler, const float *logits, size_t n, int32_t *ret_id,
+                                  linnet_error *err) LINNET_NODISCARD;
 
 #endif

@@ -2,15 +2,17 @@
 #ifndef LINNET_TOKENIZER_H
 #define LINNET_TOKENIZER_H
 
-/* Text to token ids and back, from a GGUF file's own metadata. SPM: score merges, byte fallback, unknown token, space prefix. */
+/* Text to token ids and back, from a GGUF file's own metadata. SPM: score merges, byte fallback, unknown
+ * token, space prefix. */
 
 #include "linnet/gguf.h"
 
 typedef struct linnet_tokenizer linnet_tokenizer;
 
-/** gguf is borrowed for the tokenizer's life. UNSUPPORTED names a tokenizer model linnet does not know; FORMAT names
- *  what is wrong with the vocabulary. */
-linnet_status linnet_tokenizer_create(const linnet_gguf *gguf, linnet_tokenizer **ret_tokenizer, linnet_error *err) LINNET_NODISCARD;
+/** gguf is borrowed for the tokenizer's life. UNSUPPORTED names a tokenizer model linnet does not know;
+ * FORMAT names what is wrong with the vocabulary. */
+linnet_status linnet_tokenizer_create(const linnet_gguf *gguf, linnet_tokenizer **ret_tokenizer,
+                                      linnet_error *err) LINNET_NODISCARD;
 void linnet_tokenizer_destroy(linnet_tokenizer *tokenizer);
 uint32_t linnet_tokenizer_vocabulary(const linnet_tokenizer *tokenizer);
 int32_t linnet_tokenizer_begin(const linnet_tokenizer *tokenizer); /* -1: none */
@@ -33,7 +35,8 @@ typedef enum linnet_tokenize_flags {
 } linnet_tokenize_flags;
 
 /** Append the ids of a text (any bytes; what is not UTF-8 goes through byte tokens or the unknown token). */
-linnet_status linnet_tokenize(const linnet_tokenizer *tokenizer, const char *text, size_t n_bytes, unsigned flags, linnet_ids *ids, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_tokenize(const linnet_tokenizer *tokenizer, const char *text, size_t n_bytes,
+                              unsigned flags, linnet_ids *ids, linnet_error *err) LINNET_NODISCARD;
 /** Append the text of one token: "▁" becomes a space, byte tokens their byte, control tokens nothing. */
 void linnet_detokenize(const linnet_tokenizer *tokenizer, int32_t id, linnet_buffer *text);
 /** A token's raw piece, borrowed; n_bytes 0 for an id out of range. */
