@@ -69,7 +69,9 @@ static const char *announcement_flaw(const audit *a, const linnet_entry_row *ent
     size_t n_bytes;
     linnet_signed body;
     linnet_record_id id = linnet_record_number('n', entry->round);
-    if (linnet_store_get(a->txn, &id, &bytes, &n_bytes, NULL) != LINNET_OK)
+    linnet_record_id old = linnet_record_bytes('s', entry->body.bytes, sizeof(entry->body.bytes));
+    if (linnet_store_get(a->txn, &old, &bytes, &n_bytes, NULL) != LINNET_OK &&
+        linnet_store_get(a->txn, &id, &bytes, &n_bytes, NULL) != LINNET_OK)
         return "the announcement is missing";
     return signed_flaw(a, LINNET_LABEL_ANNOUNCE, bytes, n_bytes, &entry->body, &body);
 }

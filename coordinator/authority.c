@@ -251,10 +251,12 @@ static linnet_status put_list(linnet_store_txn *txn, void *context, linnet_error
         if (status == LINNET_OK) {
             device.is_revoked = true;
             status = linnet_device_put(txn, &device, err);
+            if (status == LINNET_OK)
+                status = linnet_rounds_leave(txn, &id, err);
         }
         status = status == LINNET_ERR_NOT_FOUND ? LINNET_OK : status; /* a device of another task */
     }
-    return status;
+    return status == LINNET_OK ? linnet_rounds_announce_again(job->coordinator, txn, err) : status;
 }
 
 linnet_status linnet_coordinator_import(linnet_coordinator *c, const void *bytes, size_t n_bytes,

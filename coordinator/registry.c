@@ -251,11 +251,15 @@ static linnet_status revoke(linnet_store_txn *txn, void *context, linnet_error *
     device.is_revoked = true;
     status = linnet_device_put(txn, &device, err);
     if (status == LINNET_OK)
+        status = linnet_rounds_leave(txn, job->device, err);
+    if (status == LINNET_OK)
         status = linnet_config_get(txn, "revocation", &present, err);
     if (status == LINNET_OK)
         status = linnet_revocation_extend(&present, job->device, job->coordinator->authority, &list, err);
     if (status == LINNET_OK)
         status = linnet_config_put(txn, "revocation", list.bytes, list.n_bytes, err);
+    if (status == LINNET_OK)
+        status = linnet_rounds_announce_again(job->coordinator, txn, err);
     linnet_buffer_release(&present);
     linnet_buffer_release(&list);
     return status;

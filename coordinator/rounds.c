@@ -98,40 +98,68 @@ static linnet_status announcement_make(linnet_coordinator *c, linnet_store_txn *
     return status;
 }
 
-linnet_status linnet_rounds_open(linnet_coordinator *c, linnet_store_txn *txn, uint64_t version,
-                                 const linnet_hash *release, int64_t now_ms, linnet_error *err)
+/* Announce the round: row->chain, the signed body under its number, the number under the chain, the
+ * transcript. */
+static linnet_status announce(linnet_coordinator *c, linnet_store_txn *txn, linnet_round_row *row,
+                              linnet_error *err)
 {
+    uint8_t number[8];
     linnet_buffer body = {0}, packed = {0};
-    linnet_round_row row = {
-        .state = LINNET_ROUND_OPEN, .version = version, .release = *release, .opened_ms = now_ms};
-    linnet_status status = linnet_config_get_u64(txn, "round", &row.number, err);
-    if (status != LINNET_OK)
-        return status;
-    row.number++;
-    status = announcement_make(c, txn, &row, &body, err);
+    linnet_store_le64(number, row->number);
+    linnet_status status = announcement_make(c, txn, row, &body, err);
     if (status != LINNET_OK)
         goto done;
-    row.chain = linnet_hash_of(LINNET_LABEL_ANNOUNCE, body.bytes, body.n_bytes);
-    linnet_signature signature = linnet_sign_hash(c->identity, &row.chain);
+    row->chain = linnet_hash_of(LINNET_LABEL_ANNOUNCE, body.bytes, body.n_bytes);
+    linnet_signature signature = linnet_sign_hash(c->identity, &row->chain);
     status = linnet_signed_pack(body.bytes, body.n_bytes, &signature, &packed, err);
     if (status != LINNET_OK)
         goto done;
-    uint8_t number[8];
-    linnet_store_le64(number, row.number);
-    linnet_record_id by_number = linnet_record_number('n', row.number);
-    linnet_record_id by_chain = linnet_record_bytes('a', row.chain.bytes, sizeof(row.chain.bytes));
+    linnet_record_id by_number = linnet_record_number('n', row->number);
+    linnet_record_id by_chain = linnet_record_bytes('a', row->chain.bytes, sizeof(row->chain.bytes));
     status = linnet_store_put(txn, &by_number, packed.bytes, packed.n_bytes, err);
     if (status == LINNET_OK)
         status = linnet_store_put(txn, &by_chain, number, sizeof(number), err);
     if (status == LINNET_OK)
-        status = linnet_round_put(txn, &row, err);
+        status = linnet_round_put(txn, row, err);
     if (status == LINNET_OK)
-        status = linnet_config_put_u64(txn, "round", row.number, err);
-    if (status == LINNET_OK)
-        status = linnet_transcript_append(txn, LINNET_ENTRY_ANNOUNCE, row.number, &row.chain, err);
+        status = linnet_transcript_append(txn, LINNET_ENTRY_ANNOUNCE, row->number, &row->chain, err);
 done:
     linnet_buffer_release(&body);
     linnet_buffer_release(&packed);
+    return status;
+}
+
+linnet_status linnet_rounds_open(linnet_coordinator *c, linnet_store_txn *txn, uint64_t version,
+                                 const linnet_hash *release, int64_t now_ms, linnet_error *err)
+{
+    linnet_round_row row = {
+        .state = LINNET_ROUND_OPEN, .version = version, .release = *release, .opened_ms = now_ms};
+    linnet_status status = linnet_config_get_u64(txn, "round", &row.number, err);
+    row.number++;
+    if (status == LINNET_OK)
+        status = announce(c, txn, &row, err);
+    return status == LINNET_OK ? linnet_config_put_u64(txn, "round", row.number, err) : status;
+}
+
+linnet_status linnet_rounds_announce_again(linnet_coordinator *c, linnet_store_txn *txn, linnet_error *err)
+{
+    const uint8_t *bytes;
+    size_t n_bytes;
+    linnet_buffer before = {0};
+    linnet_round_row row;
+    linnet_status status = linnet_rounds_newest(txn, &row, err);
+    if (status != LINNET_OK || row.state != LINNET_ROUND_OPEN)
+        return status == LINNET_ERR_NOT_FOUND ? LINNET_OK : status;
+    linnet_record_id by_number = linnet_record_number('n', row.number);
+    linnet_record_id kept = linnet_record_bytes('s', row.chain.bytes, sizeof(row.chain.bytes));
+    status = linnet_store_get(txn, &by_number, &bytes, &n_bytes, err);
+    if (status == LINNET_OK)
+        linnet_buffer_append(&before, bytes, n_bytes); /* a put may move what a get has borrowed */
+    if (status == LINNET_OK)
+        status = linnet_row_put(txn, &kept, &before, err);
+    if (status == LINNET_OK)
+        status = announce(c, txn, &row, err);
+    linnet_buffer_release(&before);
     return status;
 }
 
@@ -258,6 +286,24 @@ static void copy(linnet_buffer *to, const uint8_t *bytes, size_t n_bytes, const 
     linnet_buffer_append(to, bytes, n_bytes);
     *ret_bytes = to->bytes;
     *ret_n_bytes = to->n_bytes;
+}
+
+linnet_status linnet_rounds_leave(linnet_store_txn *txn, const linnet_device_id *device, linnet_error *err)
+{
+    linnet_round_row round;
+    bool is_joined = false, has_contributed = false;
+    linnet_status status = linnet_rounds_newest(txn, &round, err);
+    if (status != LINNET_OK || round.state != LINNET_ROUND_OPEN)
+        return status == LINNET_ERR_NOT_FOUND ? LINNET_OK : status;
+    status = is_there(txn, 'j', round.number, device, &is_joined, err);
+    if (status == LINNET_OK)
+        status = is_there(txn, 'b', round.number, device, &has_contributed, err);
+    if (status != LINNET_OK || !is_joined || has_contributed)
+        return status;
+    linnet_record_id id = linnet_record_round_device('j', round.number, device);
+    status = linnet_store_delete(txn, &id, err);
+    round.joined--;
+    return status == LINNET_OK ? linnet_round_put(txn, &round, err) : status;
 }
 
 /* What every answer to a check-in may carry: a newer release, a newer revocation list, the newest channel

@@ -7,6 +7,7 @@
  *   t token id        invites                              d device id     devices
  *   r version         releases                             o round         rounds
  *   n round           announcements (Signed)               a chain         announcement hash -> round
+ *   s chain           announcements of an open round that a later one replaced
  *   i round device    asked while the round was open       j round device  joined
  *   b round device    accepted contributions               l round device  late uploads, deleted unread
  *   x round device    evidence: a second, different upload  h number        transcript entries */

@@ -119,9 +119,17 @@ linnet_status linnet_revocation_extend(const linnet_buffer *list, const linnet_d
 linnet_status linnet_rounds_open(linnet_coordinator *coordinator, linnet_store_txn *txn, uint64_t version,
                                  const linnet_hash *release, int64_t now_ms,
                                  linnet_error *err) LINNET_NODISCARD;
+/** In an update that changed the revocation list: announce the open round again, with the new list. Devices
+ * refuse an announcement that is older than the list they know; those that have joined under the old one may
+ * finish. */
+linnet_status linnet_rounds_announce_again(linnet_coordinator *coordinator, linnet_store_txn *txn,
+                                           linnet_error *err) LINNET_NODISCARD;
 linnet_status linnet_rounds_checkin(linnet_coordinator *coordinator, int64_t now_ms,
                                     const linnet_device_row *device, const linnet_checkin *checkin,
                                     linnet_reply *reply, linnet_error *err) LINNET_NODISCARD;
+/** In an update: a revoked device leaves the open round; without a contribution its place is another's. */
+linnet_status linnet_rounds_leave(linnet_store_txn *txn, const linnet_device_id *device,
+                                  linnet_error *err) LINNET_NODISCARD;
 /** The newest round; NOT_FOUND before the first. */
 linnet_status linnet_rounds_newest(linnet_store_txn *txn, linnet_round_row *ret_row,
                                    linnet_error *err) LINNET_NODISCARD;

@@ -135,7 +135,7 @@ static linnet_status trouble(upload_job *job, linnet_error *err)
 
 static void receipt(upload_job *job, linnet_reply *reply)
 {
-    linnet_receipt receipt = {.chain = job->round.chain,
+    linnet_receipt receipt = {.chain = job->header->chain, /* under which it joined */
                               .echo = job->row.echo,
                               .device_id = job->id.device,
                               .sequence = job->row.sequence};
