@@ -405,7 +405,14 @@ void contribute(const char *device, int rounds)
 {
     char more[32];
     (void)snprintf(more, sizeof(more), "--rounds %d", rounds);
-    assert_int_equal(end(start_device(device, more), 0), 0);
+    int status = end(start_device(device, more), 0);
+    if (status == 0)
+        return;
+    char out_name[64], err_name[64];
+    (void)snprintf(out_name, sizeof(out_name), "%s.out", device);
+    (void)snprintf(err_name, sizeof(err_name), "%s.err", device);
+    linnet_buffer out = take_file(out_name), err = take_file(err_name); /* tests that fail may leak */
+    fail_msg("%s: status %d\n%s%s", device, status, (const char *)out.bytes, (const char *)err.bytes);
 }
 
 /* ---- raw HTTP ---- */

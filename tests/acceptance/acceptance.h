@@ -23,6 +23,10 @@ int acceptance_tear_down(void **state);
 /** Test fixture: the plan `tiny.ini` (two devices a round, one step each) is written once; this ends what a
  * failed test left running, so that one failure does not make others. */
 int acceptance_clean(void **state);
+/** Run the tests, or with LINNET_TEST=PATTERN in the environment those whose names match. */
+#define acceptance_main(tests)                                                                               \
+    (cmocka_set_test_filter(getenv("LINNET_TEST")),                                                          \
+     cmocka_run_group_tests(tests, acceptance_set_up, acceptance_tear_down))
 
 /* ---- files of the scratch folder ---- */
 linnet_buffer take_file(const char *name); /* owned; followed by a zero */

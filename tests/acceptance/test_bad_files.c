@@ -465,5 +465,5 @@ int main(void)
         cmocka_unit_test(output_that_nobody_can_read_is_a_failure),
         cmocka_unit_test(a_file_size_limit_is_an_error_and_no_death),
     };
-    return cmocka_run_group_tests(tests, acceptance_set_up, acceptance_tear_down);
+    return acceptance_main(tests);
 }
