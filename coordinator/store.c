@@ -6,6 +6,8 @@
  * composite ids instead. */
 #include "store.h"
 
+#include "linnet/file.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -19,6 +21,8 @@
 #define MAP_BYTES ((size_t)256 << 20)
 #endif
 #define READERS_MAX 512
+#define LOCK_BYTES                                                                                           \
+    ((size_t)READERS_MAX * 64 + 4096) /* LMDB's table of readers, which it writes through a map */
 #define FREE_BYTES_MIN                                                                                       \
     ((uint64_t)1 << 20) /* LMDB calls a write that the disk cut short an I/O error: stay away */
 
@@ -104,6 +108,12 @@ static linnet_status env_open(linnet_store *store, const char *directory, bool c
                               linnet_error *err)
 {
     int n_stale = 0;
+    char *lock = linnet_path_join(directory, "lock.mdb");
+    linnet_status status =
+        lock ? linnet_file_reserve(lock, LOCK_BYTES, err) : linnet_fail(err, LINNET_ERR_NOMEM, "path");
+    free(lock);
+    if (status != LINNET_OK)
+        return status;
     int rc = mdb_env_create(&store->env);
     if (rc == 0)
         rc = mdb_env_set_mapsize(store->env, MAP_BYTES);

@@ -23,6 +23,8 @@
  */
 #define MAP_BYTES (sizeof(void *) == 8 ? (size_t)4 << 30 : (size_t)256 << 20)
 
+#define LOCK_BYTES ((size_t)12 << 10) /* LMDB's table of 126 readers, which it writes through a map */
+
 typedef struct lmdb_store {
     MDB_env *env;
     MDB_dbi dbi;
@@ -133,11 +135,26 @@ static linnet_status check_format(linnet_kv *kv, const char *path, linnet_error 
     return status;
 }
 
+/* The lock file lies beside the store, under LMDB's name for it. */
+static linnet_status reserve_lock(const lmdb_store *store, linnet_error *err)
+{
+    linnet_buffer name = {0};
+    linnet_buffer_append_text(&name, store->path);
+    linnet_buffer_append(&name, "-lock", sizeof("-lock"));
+    linnet_status status = name.failed ? linnet_fail(err, LINNET_ERR_NOMEM, "path")
+                                       : linnet_file_reserve((const char *)name.bytes, LOCK_BYTES, err);
+    linnet_buffer_release(&name);
+    return status;
+}
+
 static linnet_status open_env(lmdb_store *store, bool is_reader, linnet_error *err)
 {
     MDB_txn *txn = NULL;
     unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | (is_reader ? MDB_RDONLY : 0);
     int n_dead = 0;
+    linnet_status status = reserve_lock(store, err);
+    if (status != LINNET_OK)
+        return status;
     int rc = mdb_env_create(&store->env);
     if (rc == 0)
         rc = mdb_env_set_mapsize(store->env, MAP_BYTES);

@@ -203,6 +203,18 @@ linnet_status linnet_directory_sync(const char *path, linnet_error *err)
     return status;
 }
 
+linnet_status linnet_file_reserve(const char *path, size_t n_bytes, linnet_error *err)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno == ENOSPC || errno == EDQUOT ? linnet_fail_errno(err, errno, "cannot create '%s'", path)
+                                                  : LINNET_OK;
+    int rc = posix_fallocate(fd, 0, (off_t)n_bytes); /* returns the error; keeps what is in the file */
+    (void)close(fd);                                 /* nothing was written */
+    return rc == ENOSPC || rc == EDQUOT || rc == EFBIG ? linnet_fail_errno(err, rc, "no room for '%s'", path)
+                                                       : LINNET_OK;
+}
+
 linnet_status linnet_lock_take(const char *path, int *ret_fd, linnet_error *err)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);

@@ -30,6 +30,11 @@ linnet_status linnet_directory_create(const char *path, linnet_error *err) LINNE
 /** fsync a directory, so that names in it are durable. */
 linnet_status linnet_directory_sync(const char *path, linnet_error *err) LINNET_NODISCARD;
 
+/** Give a file (made if absent) n_bytes of disk, so that a write through a map of it cannot meet a full disk,
+ * which is a SIGBUS. NO_SPACE where there is none; where it cannot be written at all, whoever needs that will
+ * find out. */
+linnet_status linnet_file_reserve(const char *path, size_t n_bytes, linnet_error *err) LINNET_NODISCARD;
+
 /** Take the exclusive lock file `path` for the life of *ret_fd (close it to release). BUSY where another
  * process has it. */
 linnet_status linnet_lock_take(const char *path, int *ret_fd, linnet_error *err) LINNET_NODISCARD;
