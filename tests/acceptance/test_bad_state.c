@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* unshare, prlimit */
+/* Disks and processes that fail under a fleet: full and read-only disks, states of another version, in use,
+ * or not there, ports that are taken, signals at any moment. What was accepted stays accepted, once, and work
+ * goes on. */
+#include "acceptance.h"
+
+#include "coordinator/rows.h"
+#include "coordinator/store.h"
+#include "linnet/device.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SIM LINNET_BIN "/linnet-sim"
+
+static bool has_mounts; /* this process may mount, in a namespace of its own */
+
+static int set_up(void **state)
+{
+    has_mounts = unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+    return acceptance_set_up(state);
+}
+
+/* A disk of its own for a state; the test is skipped where no disk can be made. */
+static void make_disk(const char *directory, const char *size)
+{
+    char options[64];
+    if (!has_mounts) {
+        print_message("needs the right to mount a tmpfs\n");
+        skip();
+    }
+    (void)snprintf(options, sizeof(options), "size=%s", size);
+    assert_int_equal(mkdir(directory, 0700), 0);
+    assert_int_equal(mount("tmpfs", directory, "tmpfs", 0, options), 0);
+}
+
+/* Test fixture: nobody is left who uses the disk, then it goes. */
+static int clean_disk(void **state)
+{
+    (void)acceptance_clean(state);
+    (void)umount2("disk", MNT_DETACH); /* nothing is mounted where the test was skipped */
+    (void)rmdir("disk");
+    return 0;
+}
+
+/* Fill a disk to its last byte. */
+static void fill(const char *file)
+{
+    static const char zeros[65536];
+    int fd = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    for (size_t n = sizeof(zeros); n > 0;) {
+        ssize_t written = write(fd, zeros, n);
+        if (written < 0)
+            n /= 2;
+    }
+    (void)close(fd);
+}
+
+/* ---- states and ports ---- */
+
+static void a_port_in_use_is_said(void **state)
+{
+    (void)state;
+    make_task("one");
+    make_task("two");
+    server s = serve("one", 0, "");
+    must_fail("is in use by another program: choose another address",
+              "$K serve --state two --listen 127.0.0.1:%d", s.port);
+    stop(&s, SIGTERM);
+    s = serve("two", s.port, ""); /* at once: the port is free again */
+    stop(&s, SIGKILL);
+    s = serve("one", s.port, "");
+    stop(&s, SIGTERM);
+}
+
+static void a_state_in_use_is_not_used_twice(void **state)
+{
+    (void)state;
+    make_task("busy-task");
+    server s = serve("busy-task", 0, "");
+    must_fail("another process serves 'busy-task' already",
+              "$K serve --state busy-task --listen 127.0.0.1:0");
+    enroll("busy-device", "busy-task", s.port);
+    pid_t device = start_device("busy-device", "");
+    await_count("busy-task", "accepted", 1);
+    must_fail("busy-device", "$C run --state busy-device --model $M --data few.jsonl");
+    must_fail("busy-device", "$C data --state busy-device --add few.jsonl");
+    must_fail("busy-device", "$C forget --state busy-device --yes");
+    must_do("$C status --state busy-device"); /* looking is allowed */
+    assert_true(is_running(device));
+    assert_int_equal(end(device, SIGTERM), 0);
+    must_do("$C forget --state busy-device --yes");
+    assert_false(file_exists("busy-device"));
+    must_fail("enroll first", "$C status --state busy-device");
+    stop(&s, SIGTERM);
+}
+
+static void a_state_that_is_none_names_the_next_step(void **state)
+{
+    (void)state;
+    static const char *const commands[] = {
+        "serve --listen 127.0.0.1:0",
+        "status",
+        "rounds",
+        "devices",
+        "audit",
+        "invite",
+        "pause",
+        "resume",
+        "export --format peft --out x",
+        "revoke 00112233445566778899aabbccddeeff",
+    };
+    static const char *const device_commands[] = {"run --model $M --data few.jsonl", "status",
+                                                  "data --add few.jsonl", "forget --yes"};
+    must_do(
+        "mkdir -p hollow/store empty && echo text >hollow/store/data.mdb && echo text >hollow/device.mdb");
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
+        must_fail("init", "$K %s --state nowhere", commands[i]);
+        must_fail("init", "$K %s --state empty", commands[i]);
+        must_fail("hollow", "$K %s --state hollow", commands[i]);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(device_commands); i++) {
+        must_fail("enroll first", "$C %s --state nowhere", device_commands[i]);
+        must_fail("enroll first", "$C %s --state empty", device_commands[i]);
+        if (i < 3)
+            must_fail("hollow", "$C %s --state hollow", device_commands[i]);
+    }
+    assert_false(file_exists("nowhere"));
+}
+
+static linnet_status put_format(linnet_store_txn *txn, void *context, linnet_error *err)
+{
+    (void)context;
+    return linnet_config_put_u64(txn, "format", LINNET_STORE_FORMAT + 1, err);
+}
+
+static void a_state_of_a_newer_version_is_left_alone(void **state)
+{
+    (void)state;
+    linnet_error err = {0};
+    linnet_store *store = NULL;
+    linnet_kv kv;
+    const uint8_t number[4] = {99, 0, 0, 0};
+    const linnet_kv_item item = {"format", number, sizeof(number)};
+    make_task("new-task");
+    server s = serve("new-task", 0, "");
+    enroll("new-device", "new-task", s.port);
+    stop(&s, SIGTERM);
+    assert_ok(linnet_store_open("new-task/store", false, true, &store, &err), &err);
+    assert_ok(linnet_store_update(store, put_format, NULL, &err), &err);
+    linnet_store_close(store);
+    assert_ok(linnet_kv_open_lmdb("new-device", false, &kv, &err), &err);
+    assert_ok(kv.put(kv.context, &item, 1, &err), &err);
+    kv.close(kv.context);
+    must_fail("newer", "$K serve --state new-task --listen 127.0.0.1:0");
+    must_fail("newer", "$K invite --state new-task");
+    must_fail("newer", "$C run --state new-device --model $M --data few.jsonl");
+    must_fail("newer", "$C status --state new-device");
+}
+
+/* ---- disks ---- */
+
+/* Both devices of a task contribute to its first round; each counts once, on both sides. */
+static void finish_round(const char *task, const char *one, const char *two)
+{
+    pid_t first = start_device(one, "--rounds 1"), second = start_device(two, "--rounds 1");
+    assert_int_equal(end(first, 0), 0);
+    assert_int_equal(end(second, 0), 0);
+    const outcome *o = run("$K rounds --state %s --json", task);
+    assert_non_null(strstr(o->out, "\"round\":1,\"state\":\"closed\""));
+    assert_non_null(strstr(o->out, "\"accepted\":2"));
+    assert_int_equal(number_of("accepted", "$C status --state %s --json", one), 1);
+    assert_int_equal(number_of("accepted", "$C status --state %s --json", two), 1);
+    assert_int_equal(number_of("flaws", "$K audit --state %s --json", task), 0);
+}
+
+static void a_full_disk_of_the_coordinator_delays_and_loses_nothing(void **state)
+{
+    (void)state;
+    make_disk("disk", "16m");
+    must_do("$K init --state disk/task --plan tiny.ini --model $M --quiet");
+    server s = serve("disk/task", 0, "");
+    enroll("full-one", "disk/task", s.port);
+    enroll("full-two", "disk/task", s.port);
+    fill("disk/filler");
+    pid_t device = start_device("full-one", "");
+    await_text("full-one.out", "disk is full");
+    must_fail("", "$K invite --state disk/task");
+    must_fail("", "$K pause --state disk/task");
+    assert_int_equal(number_of("accepted", "$K status --state disk/task --json"),
+                     0); /* looking needs no room */
+    assert_int_equal(end(device, SIGTERM), 0);
+    assert_true(is_running(s.pid));
+    assert_int_equal(unlink("disk/filler"), 0);
+    finish_round("disk/task", "full-one", "full-two"); /* the same process serves on */
+
+    fill("disk/filler"); /* and once more, now between the joining and the end of a round */
+    device = start_device("full-two", "");
+    await_text("full-two.out", "disk is full");
+    stop(&s, SIGKILL);
+    assert_int_equal(end(device, SIGTERM), 0);
+    assert_int_equal(unlink("disk/filler"), 0);
+    s = serve("disk/task", 0, "");
+    await_count("disk/task", "version", 1);
+    assert_int_equal(number_of("flaws", "$K audit --state disk/task --json"), 0);
+    stop(&s, SIGTERM);
+}
+
+/* The same without the right to mount: no write of the process gets through. */
+static void a_coordinator_that_may_not_write_answers_and_goes_on_later(void **state)
+{
+    (void)state;
+    make_task("limit-task");
+    server s = serve("limit-task", 0, "");
+    enroll("limit-one", "limit-task", s.port);
+    enroll("limit-two", "limit-task", s.port);
+    const struct rlimit none = {.rlim_cur = 0, .rlim_max = RLIM_INFINITY};
+    const struct rlimit all = {.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY};
+    if (prlimit(s.pid, RLIMIT_FSIZE, &none, NULL) != 0) {
+        print_message("needs the right to limit a child\n");
+        skip();
+    }
+    pid_t device = start_device("limit-one", "");
+    await_text("limit-one.out", "disk is full");
+    assert_int_equal(end(device, SIGTERM), 0);
+    assert_true(is_running(s.pid));
+    assert_int_equal(prlimit(s.pid, RLIMIT_FSIZE, &all, NULL), 0);
+    finish_round("limit-task", "limit-one", "limit-two");
+    stop(&s, SIGKILL); /* its log lost lines, which its exit status would say */
+}
+
+static void a_full_disk_of_a_device_is_said_and_loses_nothing(void **state)
+{
+    (void)state;
+    make_task("small-task");
+    server s = serve("small-task", 0, "");
+    make_disk("disk", "4m");
+    must_do("head -c 4000000 /dev/zero >disk/filler || true");
+    fill("disk/filler2");
+    must_fail("", "$C enroll --state disk/one --coordinator http://127.0.0.1:%d --invite %s", s.port,
+              invite("small-task"));
+    must_do("rm disk/filler disk/filler2");
+    enroll("disk/one", "small-task", s.port);
+    enroll("small-two", "small-task", s.port);
+    fill("disk/filler");
+    for (int i = 0; i < 3; i++)
+        must_fail("No space left",
+                  "timeout 50 $C run --state disk/one --model $M --data few.jsonl --once --quiet");
+    must_do("$C status --state disk/one --quiet");
+    assert_int_equal(symlink("disk/one", "small-one"), 0); /* what it says goes elsewhere */
+    pid_t device = start_device("small-one", "");          /* without --once it waits for room */
+    await_text("small-one.err", "trying again in a minute");
+    assert_int_equal(end(device, SIGTERM), 0);
+    assert_int_equal(number_of("accepted", "$K status --state small-task --json"), 0);
+    assert_int_equal(unlink("disk/filler"), 0);
+    finish_round("small-task", "small-one", "small-two");
+    stop(&s, SIGTERM);
+}
+
+static void a_read_only_disk_is_said(void **state)
+{
+    (void)state;
+    make_disk("disk", "8m");
+    must_do("$K init --state disk/task --plan tiny.ini --model $M --quiet");
+    server s = serve("disk/task", 0, "");
+    enroll("disk/device", "disk/task", s.port);
+    stop(&s, SIGTERM);
+    assert_int_equal(mount("tmpfs", "disk", "tmpfs", MS_REMOUNT | MS_RDONLY, NULL), 0);
+    must_fail("Read-only", "$K serve --state disk/task --listen 127.0.0.1:0");
+    must_fail("Read-only", "$K invite --state disk/task");
+    must_fail("Read-only", "$K init --state disk/second --plan tiny.ini --model $M");
+    must_fail("Read-only", "$C run --state disk/device --model $M --data few.jsonl");
+    must_do("$C status --state disk/device"); /* looking is allowed */
+    must_fail("Read-only", "$C forget --state disk/device --yes");
+    must_fail("Read-only", "$C train --model $M --data few.jsonl --steps 1 --out disk/adapter");
+    assert_int_equal(mount("tmpfs", "disk", "tmpfs", MS_REMOUNT, NULL), 0);
+    must_do("$C status --state disk/device");
+    must_do("$K status --state disk/task");
+}
+
+/* ---- ends at any moment ---- */
+
+static void devices_outlive_their_coordinator(void **state)
+{
+    (void)state;
+    make_task("again-task");
+    server s = serve("again-task", 0, "");
+    enroll("again-one", "again-task", s.port);
+    enroll("again-two", "again-task", s.port);
+    pid_t one = start_device("again-one", "--rounds 4"), two = start_device("again-two", "--rounds 4");
+    for (long long version = 1; version <= 2; version++) {
+        await_count("again-task", "version", version);
+        stop(&s, SIGKILL);
+        s = serve("again-task", s.port, ""); /* the same address: devices find it */
+    }
+    assert_int_equal(end(one, 0), 0);
+    assert_int_equal(end(two, 0), 0);
+    const outcome *o = run("$K rounds --state again-task --json");
+    for (const char *line = o->out; strstr(line, "\"state\":\"closed\""); line = strchr(line, '\n') + 1) {
+        const char *closed = strstr(line, "\"state\":\"closed\"");
+        assert_non_null(strstr(closed, "\"accepted\":2"));
+        line = closed;
+    }
+    assert_int_equal(number_of("version", "$K status --state again-task --json"), 4);
+    assert_int_equal(number_of("accepted", "$C status --state again-one --json"), 4);
+    assert_int_equal(number_of("accepted", "$C status --state again-two --json"), 4);
+    assert_int_equal(number_of("flaws", "$K audit --state again-task --json"), 0);
+    stop(&s, SIGTERM);
+}
+
+/* Processes die by SIGKILL at random moments; the outcome is that of an undisturbed run in memory. */
+static void kills_at_random_moments_change_no_bit(void **state)
+{
+    (void)state;
+    char calm[128], killed[128];
+    static const char options[] =
+        "--model $M --data $D --plan kills.ini --devices 3 --rounds 7 --seed 3 --baselines off "
+        "--json";
+    must_do("sed -e 's/^goal = 2/goal = 3/' -e 's/^minimum = 1/minimum = 3/' tiny.ini >kills.ini");
+    put_text("scenario.ini", "[scenario]\nkills = 5\n");
+    (void)snprintf(calm, sizeof(calm), "%s", text_of("transcript_hash", SIM " run %s --out calm", options));
+    (void)snprintf(
+        killed, sizeof(killed), "%s",
+        text_of("transcript_hash", SIM " run %s --processes --scenario scenario.ini --out killed", options));
+    assert_string_equal(killed, calm);
+    assert_true(number_of("kills", "tail -n 1 killed/run.jsonl") >= 1);
+    (void)snprintf(calm, sizeof(calm), "%s", text_of("adapter_hash", "tail -n 1 calm/run.jsonl"));
+    assert_string_equal(text_of("adapter_hash", "tail -n 1 killed/run.jsonl"), calm);
+}
+
+/* A signal at any moment of a training, then --resume: the adapter of an undisturbed run, byte for byte. */
+static void an_interrupted_training_goes_on_to_the_same_bits(void **state)
+{
+    (void)state;
+    static const char train[] =
+        "$C train --model $M --data $D --steps 40 --batch 4 --context 64 --rank 2 --seed 5 "
+        "--threads 1 --json";
+    must_do("%s --out straight", train);
+    pid_t pid = start("broken", "%s --out broken", train);
+    await_text("broken.out", "\"step\"");
+    int status = end(pid, SIGINT);
+    if (status != 0) { /* 0: it was done before the signal came */
+        assert_int_equal(status, 1);
+        linnet_buffer err = take_file("broken.err");
+        assert_non_null(strstr((const char *)err.bytes, "--resume goes on"));
+        linnet_buffer_release(&err);
+        for (int i = 0; i < 3; i++) { /* and again, in the middle of going on */
+            pid = start("broken", "%s --out broken --resume", train);
+            pause_ms(20L * i);
+            (void)end(pid, i == 1 ? SIGKILL : SIGINT);
+        }
+        must_do("%s --out broken --resume", train);
+    }
+    must_do("cmp straight/adapter_model.safetensors broken/adapter_model.safetensors");
+    must_do("cmp straight/adapter.gguf broken/adapter.gguf");
+}
+
+static void an_interrupted_setup_is_told_apart_from_a_state(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 12; i++) { /* whatever is left, it is a state, or init says what to do */
+        pid_t pid = start("torn", "$K init --state torn --plan tiny.ini --model $M --quiet");
+        pause_ms(2L * i);
+        if (end(pid, SIGKILL) == 0) {
+            must_do("$K status --state torn");
+        } else if (file_exists("torn")) {
+            const outcome *o = run("$K serve --state torn --listen 127.0.0.1:notaport");
+            assert_int_equal(o->status, 1);
+            assert_int_equal(o->n_lines, 1);
+        }
+        must_do("rm -rf torn");
+    }
+    make_task("torn");
+    server s = serve("torn", 0, "");
+    char code[1024];
+    (void)snprintf(code, sizeof(code), "%s", invite("torn"));
+    for (int i = 0; i < 8; i++) {
+        pid_t pid = start("torn-device",
+                          "$C enroll --state torn-device --coordinator http://127.0.0.1:%d --invite %s",
+                          s.port, code);
+        pause_ms(i);
+        (void)end(pid, SIGKILL);
+    }
+    const outcome *o =
+        run("$C enroll --state torn-device --coordinator http://127.0.0.1:%d --invite %s", s.port, code);
+    assert_true(o->status == 0 || strstr(o->err, "enrolled already") != NULL);
+    assert_int_equal(number_of("devices", "$K status --state torn --json"), 1);
+    must_do("timeout 50 $C run --state torn-device --model $M --data few.jsonl --once --quiet");
+    assert_int_equal(number_of("accepted", "$K status --state torn --json"), 1);
+    stop(&s, SIGTERM);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(a_port_in_use_is_said, acceptance_clean),
+        cmocka_unit_test_teardown(a_state_in_use_is_not_used_twice, acceptance_clean),
+        cmocka_unit_test_teardown(a_state_that_is_none_names_the_next_step, acceptance_clean),
+        cmocka_unit_test_teardown(a_state_of_a_newer_version_is_left_alone, acceptance_clean),
+        cmocka_unit_test_teardown(a_full_disk_of_the_coordinator_delays_and_loses_nothing, clean_disk),
+        cmocka_unit_test_teardown(a_coordinator_that_may_not_write_answers_and_goes_on_later,
+                                  acceptance_clean),
+        cmocka_unit_test_teardown(a_full_disk_of_a_device_is_said_and_loses_nothing, clean_disk),
+        cmocka_unit_test_teardown(a_read_only_disk_is_said, clean_disk),
+        cmocka_unit_test_teardown(devices_outlive_their_coordinator, acceptance_clean),
+        cmocka_unit_test_teardown(kills_at_random_moments_change_no_bit, acceptance_clean),
+        cmocka_unit_test_teardown(an_interrupted_training_goes_on_to_the_same_bits, acceptance_clean),
+        cmocka_unit_test_teardown(an_interrupted_setup_is_told_apart_from_a_state, acceptance_clean),
+    };
+    cmocka_set_test_filter(getenv("LINNET_TEST"));
+    return cmocka_run_group_tests(tests, set_up, acceptance_tear_down);
+}
