@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -52,10 +53,14 @@ static void sleep_ms(long ms)
 static linnet_status start(const char *const argv[], const char *log_path, int out_fd, pid_t *ret_pid,
                            linnet_error *err)
 {
-    pid_t pid = fork();
+    pid_t self = getpid(), pid = fork();
     if (pid < 0)
         return linnet_fail_errno(err, errno, "cannot start '%s'", argv[0]);
     if (pid == 0) {
+        /* Whatever ends the simulator ends its processes; one that ended already is somebody else's child
+         * now. */
+        if (prctl(PR_SET_PDEATHSIG, SIGTERM) != 0 || getppid() != self)
+            _exit(127);
         int log = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
         if (log >= 0 && dup2(out_fd >= 0 ? out_fd : log, STDOUT_FILENO) >= 0 && dup2(log, STDERR_FILENO) >= 0)
             (void)execv(argv[0],

@@ -33,6 +33,15 @@ typedef struct parse_state {
     linnet_status status;
 } parse_state;
 
+/* Messages go to terminals: nothing from a file that one would obey. */
+static bool is_text(const char *bytes)
+{
+    for (; *bytes; bytes++)
+        if ((unsigned char)*bytes < 0x20 || *bytes == 0x7f)
+            return false;
+    return true;
+}
+
 static int take_key(void *context, const char *section, const char *name, const char *value)
 {
     parse_state *state = context;
@@ -45,12 +54,17 @@ static int take_key(void *context, const char *section, const char *name, const 
             continue;
         if (end == value || *end || !isfinite(number) || number < 0 || number > keys[i].max) {
             state->status = linnet_fail(state->err, LINNET_ERR_RANGE,
-                                        "scenario '%s': %s = '%s': a fraction from 0 to 1 is wanted",
-                                        state->path, name, value);
+                                        "scenario '%s': %s = '%s': a number from 0 to %.0f is wanted",
+                                        state->path, name, is_text(value) ? value : "?", keys[i].max);
             return 0;
         }
         memcpy((char *)&state->scenario + keys[i].offset, &number, sizeof(number));
         return 1;
+    }
+    if (!is_text(section) || !is_text(name)) {
+        state->status =
+            linnet_fail(state->err, LINNET_ERR_FORMAT, "scenario '%s': this is no text", state->path);
+        return 0;
     }
     const char *nearest = linnet_nearest_name(name, names, ARRAY_LEN(names));
     state->status =

@@ -386,6 +386,32 @@ static void a_plan_of_another_model_makes_no_task(void **state)
     assert_false(file_exists("never"));
 }
 
+static void a_bad_scenario_or_fleet_is_refused_before_anything_is_made(void **state)
+{
+    (void)state;
+    static const char sim[] = LINNET_BIN "/linnet-sim run --model $M --data $D --rounds 1 --out never";
+    static const struct {
+        const char *text, *wanted;
+    } cases[] = {
+        {"[scenario]\nkill = 5\n", "did you mean [scenario] kills"},
+        {"[scenario]\nkills = -5\n", "kills = '-5': a number from 0 to 10000 is wanted"},
+        {"[scenario]\ndrop_out = 7\n", "drop_out = '7': a number from 0 to 1 is wanted"},
+        {"[scenario]\ndrop_out = nan\n", "drop_out"},
+        {"[scenario]\ndrop_out\n", "line 2"},
+        {"\x1b[31m\x07 = 5\n", "this is no text"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        put_text("bad.ini", cases[i].text);
+        must_fail("'bad.ini'", "%s --devices 2 --scenario bad.ini", sim);
+        must_fail(cases[i].wanted, "%s --devices 2 --scenario bad.ini", sim);
+    }
+    must_fail("'none.ini'", "%s --devices 2 --scenario none.ini", sim);
+    must_fail("99 devices", "%s --devices 99", sim);
+    must_refuse_usage("--devices 0", "%s --devices 0", sim);
+    must_fail("run.jsonl", LINNET_BIN "/linnet-sim compare never");
+    must_do("rmdir never"); /* at most an empty folder, in which the next attempt may work */
+}
+
 /* ---- what is written ---- */
 
 static void what_exists_is_not_written_over_by_accident(void **state)
@@ -461,6 +487,7 @@ int main(void)
         cmocka_unit_test(records_as_other_systems_write_them_are_read),
         cmocka_unit_test(a_bad_plan_is_refused_with_line_key_and_range),
         cmocka_unit_test(a_plan_of_another_model_makes_no_task),
+        cmocka_unit_test(a_bad_scenario_or_fleet_is_refused_before_anything_is_made),
         cmocka_unit_test(what_exists_is_not_written_over_by_accident),
         cmocka_unit_test(output_that_nobody_can_read_is_a_failure),
         cmocka_unit_test(a_file_size_limit_is_an_error_and_no_death),

@@ -336,6 +336,35 @@ static void kills_at_random_moments_change_no_bit(void **state)
     assert_string_equal(text_of("adapter_hash", "tail -n 1 killed/run.jsonl"), calm);
 }
 
+static void a_simulator_that_ends_leaves_no_process_behind(void **state)
+{
+    (void)state;
+    static const int signals[] = {SIGTERM, SIGKILL};
+    for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
+        char folder[32];
+        (void)snprintf(folder, sizeof(folder), "left-%zu", i);
+        pid_t sim =
+            start(folder,
+                  SIM " run --model $M --data $D --plan tiny.ini --devices 2 --rounds 1000 --baselines off "
+                      "--processes --json --out %s",
+                  folder);
+        char log[64];
+        (void)snprintf(log, sizeof(log), "%s/run.jsonl", folder);
+        await_text(log, "\"round\"");
+        (void)end(sim, signals[i]);
+        for (int64_t until = now_ms() + DEADLINE_MS;;
+             pause_ms(20)) { /* their locks are free when they are gone */
+            const outcome *o =
+                run("flock -n %s/coordinator/serve.lock true && flock -n %s/devices/0/lock true && "
+                    "flock -n %s/devices/1/lock true",
+                    folder, folder, folder);
+            if (o->status == 0)
+                break;
+            assert_true(now_ms() < until);
+        }
+    }
+}
+
 /* A signal at any moment of a training, then --resume: the adapter of an undisturbed run, byte for byte. */
 static void an_interrupted_training_goes_on_to_the_same_bits(void **state)
 {
@@ -412,6 +441,7 @@ int main(void)
         cmocka_unit_test_teardown(a_read_only_disk_is_said, clean_disk),
         cmocka_unit_test_teardown(devices_outlive_their_coordinator, acceptance_clean),
         cmocka_unit_test_teardown(kills_at_random_moments_change_no_bit, acceptance_clean),
+        cmocka_unit_test_teardown(a_simulator_that_ends_leaves_no_process_behind, acceptance_clean),
         cmocka_unit_test_teardown(an_interrupted_training_goes_on_to_the_same_bits, acceptance_clean),
         cmocka_unit_test_teardown(an_interrupted_setup_is_told_apart_from_a_state, acceptance_clean),
     };
