@@ -232,6 +232,44 @@ static void a_revoked_device_is_told_and_what_it_gave_before_stays(void **state)
     stop(&s, SIGTERM);
 }
 
+/* A state directory copied to a second machine: one device, twice awake. */
+static void a_copied_device_counts_as_one(void **state)
+{
+    (void)state;
+    make_task("k-task");
+    server s = serve("k-task", 0, "");
+    enroll("k-first", "k-task", s.port);
+    enroll("k-other", "k-task", s.port);
+    must_do("cp -r k-first k-copy");
+    pid_t first = start_device("k-first", ""), copy = start_device("k-copy", "");
+    contribute("k-other", 3);
+    assert_true(is_running(first));
+    assert_true(is_running(copy));
+    assert_int_equal(end(first, SIGTERM), 0);
+    assert_int_equal(end(copy, SIGTERM), 0);
+    long long n_closed = 0, n_contributions = 0, n_devices = 0;
+    const outcome *o = run("$K rounds --state k-task --json");
+    for (const char *line = o->out; *line; line = strchr(line, '\n') + 1) {
+        json_t *round = json_loadb(line, strcspn(line, "\n"), 0, NULL);
+        const char *is = json_string_value(json_object_get(round, "state"));
+        long long accepted = json_integer_value(json_object_get(round, "accepted"));
+        assert_true(accepted <= 2);
+        n_closed += is && strcmp(is, "closed") == 0;
+        n_contributions += is ? accepted : 0;
+        json_decref(round);
+    }
+    assert_true(n_closed >= 3);
+    o = run("$K devices --state k-task --json");
+    for (const char *line = o->out; *line; line = strchr(line, '\n') + 1) {
+        json_t *device = json_loadb(line, strcspn(line, "\n"), 0, NULL);
+        n_devices += json_integer_value(json_object_get(device, "rounds_accepted"));
+        json_decref(device);
+    }
+    assert_int_equal(n_devices, n_contributions);
+    assert_int_equal(number_of("flaws", "$K audit --state k-task --json"), 0);
+    stop(&s, SIGTERM);
+}
+
 /* ---- eavesdroppers ---- */
 
 static const char *const sealed_paths[] = {LINNET_PATH_ENROLL, LINNET_PATH_CHECKIN, LINNET_PATH_UPLOAD};
@@ -491,6 +529,7 @@ int main(void)
         cmocka_unit_test_teardown(a_coordinator_that_is_not_there_is_named, acceptance_clean),
         cmocka_unit_test_teardown(a_device_with_another_model_refuses_to_train, acceptance_clean),
         cmocka_unit_test_teardown(a_revoked_device_is_told_and_what_it_gave_before_stays, acceptance_clean),
+        cmocka_unit_test_teardown(a_copied_device_counts_as_one, acceptance_clean),
         cmocka_unit_test_teardown(a_replayed_message_counts_nothing_twice, acceptance_clean),
         cmocka_unit_test_teardown(an_altered_message_changes_nothing, acceptance_clean),
         cmocka_unit_test_teardown(a_body_over_the_cap_is_turned_away, acceptance_clean),
