@@ -171,6 +171,10 @@ linnet_status device_hello(linnet_http_fn *http, void *http_context, const ident
         status = linnet_fail(err, LINNET_ERR_AGAIN, "hello: HTTP status %d", response.status);
     else
         status = linnet_hello_unpack(response.body.bytes, response.body.n_bytes, storage, &result.hello, err);
+    if (status == LINNET_ERR_FORMAT)
+        (void)linnet_fail(err, status,
+                          "hello: what answers is no coordinator; check the URL, and whether a "
+                          "proxy answers with a page of its own");
     if (status == LINNET_OK)
         status = hello_check(pins, has_task, &result, err);
     linnet_http_response_release(&response);

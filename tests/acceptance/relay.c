@@ -32,6 +32,7 @@ struct relay {
     record records[RELAY_RECORDS_MAX];
     char lost_path[128], altered_path[128];
     int n_lost;
+    linnet_buffer canned; /* borrowed bytes */
 };
 
 typedef struct job {
@@ -148,6 +149,14 @@ static bool note_request(relay *r, linnet_buffer *m, bool was_proxied)
     return is_lost;
 }
 
+static linnet_buffer canned_answer(relay *r)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    linnet_buffer canned = r->canned;
+    (void)pthread_mutex_unlock(&r->lock);
+    return canned;
+}
+
 static void *serve_connection(void *context)
 {
     job *j = context;
@@ -156,6 +165,11 @@ static void *serve_connection(void *context)
     while (up >= 0 && receive(j->fd, &m)) {
         bool was_proxied = make_origin_form(&m);
         bool is_lost = note_request(j->relay, &m, was_proxied);
+        linnet_buffer canned = canned_answer(j->relay);
+        if (canned.bytes) {
+            (void)send_all(j->fd, &canned); /* whoever has read enough may hang up */
+            break;
+        }
         if (!send_all(up, &m) || !receive(up, &m) || is_lost || !send_all(j->fd, &m))
             break;
     }
@@ -246,6 +260,13 @@ void relay_alter(relay *r, const char *path)
 {
     (void)pthread_mutex_lock(&r->lock);
     (void)snprintf(r->altered_path, sizeof(r->altered_path), "%s", path ? path : "");
+    (void)pthread_mutex_unlock(&r->lock);
+}
+
+void relay_answer(relay *r, const void *bytes, size_t n_bytes)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    r->canned = (linnet_buffer){.bytes = (uint8_t *)(uintptr_t)bytes, .n_bytes = n_bytes};
     (void)pthread_mutex_unlock(&r->lock);
 }
 

@@ -24,6 +24,8 @@ int relay_port(const relay *r);
 void relay_lose_answers(relay *r, const char *path, int n);
 /** From now on flip one bit in the middle of every body that goes to this path (NULL: no more). */
 void relay_alter(relay *r, const char *path);
+/** From now on answer every request with these bytes and close (NULL: no more); borrowed until then. */
+void relay_answer(relay *r, const void *bytes, size_t n_bytes);
 
 size_t relay_n_requests(relay *r);
 /** How many named a whole URL. */

@@ -519,6 +519,53 @@ static void a_proxy_from_the_environment_carries_everything(void **state)
     stop(&s, SIGTERM);
 }
 
+/* Login pages, other servers, endless bodies: one line, nothing believed, and the device goes on later. */
+static void what_answers_may_be_anything(void **state)
+{
+    (void)state;
+    enum { ENDLESS = 1 << 20 };
+    static const struct {
+        const char *answer;
+        const char *wanted;
+    } cases[] = {
+        {"HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n<html>login</html>",
+         "is no coordinator; check the URL"},
+        {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "protocol version"},
+        {"HTTP/1.1 302 Found\r\nLocation: http://portal.invalid/\r\nContent-Length: 0\r\n\r\n",
+         "HTTP status 302"},
+        {"HTTP/1.1 503 Busy\r\nRetry-After: 99999999999999\r\nContent-Length: 0\r\n\r\n", "HTTP status 503"},
+        {"HTTP/1.1 407 Proxy\r\nContent-Length: 0\r\n\r\n", "HTTP status 407"},
+        {"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nabc", "127.0.0.1"},
+        {"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999\r\n\r\nabc", "127.0.0.1"},
+        {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzzz\r\n", "127.0.0.1"},
+        {"\x16\x03\x01 what is this", "127.0.0.1"},
+        {NULL, "larger than"},
+    };
+    static char endless[ENDLESS] = "HTTP/1.1 200 OK\r\n\r\n";
+    memset(endless + strlen(endless), 'x', ENDLESS - strlen(endless));
+    make_task("y-task");
+    server s = serve("y-task", 0, "");
+    relay *r = relay_start(s.port);
+    char code[1024];
+    (void)snprintf(code, sizeof(code), "%s", invite("y-task"));
+    must_do("$C enroll --state y-device --coordinator http://127.0.0.1:%d --invite %s", relay_port(r),
+            invite("y-task"));
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const char *answer = cases[i].answer ? cases[i].answer : endless;
+        relay_answer(r, answer, cases[i].answer ? strlen(answer) : ENDLESS);
+        must_fail(cases[i].wanted, "$C enroll --state y-new --coordinator http://127.0.0.1:%d --invite %s",
+                  relay_port(r), code);
+    }
+    pid_t device = start_device("y-device", ""); /* the endless one; it keeps asking */
+    await_text("y-device.out", "larger than");
+    relay_answer(r, NULL, 0);
+    await_count("y-task", "accepted", 1);
+    assert_int_equal(end(device, SIGTERM), 0);
+    must_do("$C enroll --state y-new --coordinator http://127.0.0.1:%d --invite %s", relay_port(r), code);
+    relay_stop(r);
+    stop(&s, SIGTERM);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -535,6 +582,7 @@ int main(void)
         cmocka_unit_test_teardown(a_body_over_the_cap_is_turned_away, acceptance_clean),
         cmocka_unit_test_teardown(noise_is_answered_and_forgotten, acceptance_clean),
         cmocka_unit_test_teardown(slow_peers_hold_up_nobody, acceptance_clean),
+        cmocka_unit_test_teardown(what_answers_may_be_anything, acceptance_clean),
         cmocka_unit_test_teardown(a_proxy_from_the_environment_carries_everything, acceptance_clean),
     };
     return acceptance_main(tests);
