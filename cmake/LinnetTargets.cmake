@@ -58,6 +58,10 @@ function(linnet_test name)
     LINNET_SOURCE="${CMAKE_SOURCE_DIR}" LINNET_BIN="${CMAKE_BINARY_DIR}/bin")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES TIMEOUT 600
+  set(timeout 600)
+  if(LINNET_SANITIZER)
+    set(timeout 1800)
+  endif()
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout}
     ENVIRONMENT "LINNET_SHARED=${CMAKE_SOURCE_DIR}/../shared")
 endfunction()

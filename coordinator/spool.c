@@ -17,8 +17,8 @@
 #include <unistd.h>
 
 #define HEAD_BYTES LINNET_HASH_BYTES
-#define FREE_BYTES_MIN ((uint64_t)4 << 20) /* left to the store and the next adapter, which make room again  \
-                                            */
+/* Left to the store and the next adapter, which make room again. */
+#define FREE_BYTES_MIN ((uint64_t)4 << 20)
 #define CHUNK_BYTES_MAX ((size_t)LINNET_RING_CHUNK * 4)
 
 uint64_t linnet_specs_bytes(const linnet_ring_spec *specs, size_t n_specs)

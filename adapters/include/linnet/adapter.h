@@ -15,12 +15,16 @@
 #define LINNET_ADAPTER_BYTES_MAX ((size_t)1 << 30) /* files larger than this are refused */
 
 /* The linears of a llama block, in the order in which they run; a target set is a bit mask of them. */
-#define LINNET_TARGET_LIST(X)                                                                                \
-    X(ATTN_Q, "attn_q", "self_attn.q_proj")                                                                  \
-    X(ATTN_K, "attn_k", "self_attn.k_proj")                                                                  \
-    X(ATTN_V, "attn_v", "self_attn.v_proj") X(ATTN_OUTPUT, "attn_output", "self_attn.o_proj")                \
-        X(FFN_GATE, "ffn_gate", "mlp.gate_proj") X(FFN_UP, "ffn_up", "mlp.up_proj")                          \
-            X(FFN_DOWN, "ffn_down", "mlp.down_proj")
+/* clang-format off */
+#define LINNET_TARGET_LIST(X) \
+    X(ATTN_Q, "attn_q", "self_attn.q_proj") \
+    X(ATTN_K, "attn_k", "self_attn.k_proj") \
+    X(ATTN_V, "attn_v", "self_attn.v_proj") \
+    X(ATTN_OUTPUT, "attn_output", "self_attn.o_proj") \
+    X(FFN_GATE, "ffn_gate", "mlp.gate_proj") \
+    X(FFN_UP, "ffn_up", "mlp.up_proj") \
+    X(FFN_DOWN, "ffn_down", "mlp.down_proj")
+/* clang-format on */
 typedef enum linnet_target {
 #define LINNET_TARGET_ENUM(name, gguf, hf) LINNET_TARGET_##name,
     LINNET_TARGET_LIST(LINNET_TARGET_ENUM)

@@ -13,19 +13,19 @@ typedef struct linnet_hash {
 
 /* X(name, five characters): the label is "linnet.sa1." + the five characters, exactly 16 bytes (BLAKE2b
  * `personal`). */
-#define LINNET_LABEL_LIST(X)                                                                                 \
-    X(MODEL, "model")                                                                                        \
-    X(ANNOUNCE, "annou")                                                                                     \
-    X(ROSTER, "rostr") X(LEAF, "leaf.") X(SHARERS, "setu2") X(SURVIVOR_LIST, "survl") X(SURVIVORS, "setu3")  \
-        X(LAYOUT, "layou") X(PLAN, "plan.") X(VECTOR, "vecho") X(DEVICE_ID, "devid") X(KX_SECRET, "kxsec")   \
-            X(SELF_COMMIT, "selfc") X(SELF_MASK, "selfm") X(PAIR_MASK, "pairm") X(SHARE_ENCRYPT, "shenc")    \
-                X(ROTATE, "rotat") X(ENROLL, "enrol") X(ADVERT, "advrt") X(SHARE, "share")                   \
-                    X(MASKED, "maskd") X(ATTEST, "attst") X(UNMASK, "unmsk") X(COMPLAINT, "compl")           \
-                        X(ABORT, "abort") X(REQUEST_SIGNATURE, "reqst") X(CERTIFICATE, "certf")              \
-                            X(REVOCATION, "revok") X(TOKEN, "token") X(RECEIPT, "recpt") X(VOID, "void.")    \
-                                X(CHECKPOINT, "check") X(TRANSCRIPT, "trans") X(CHANNEL_KEY, "chkey")        \
-                                    X(CHANNEL_HEADER, "chhdr") X(CHANNEL_REQUEST, "chreq")                   \
-                                        X(CHANNEL_RESPONSE, "chres") X(OBJECT, "objct") X(INVITE, "invit")
+/* clang-format off */
+#define LINNET_LABEL_LIST(X) \
+    X(MODEL, "model") X(ANNOUNCE, "annou") X(ROSTER, "rostr") X(LEAF, "leaf.") \
+    X(SHARERS, "setu2") X(SURVIVOR_LIST, "survl") X(SURVIVORS, "setu3") X(LAYOUT, "layou") \
+    X(PLAN, "plan.") X(VECTOR, "vecho") X(DEVICE_ID, "devid") X(KX_SECRET, "kxsec") \
+    X(SELF_COMMIT, "selfc") X(SELF_MASK, "selfm") X(PAIR_MASK, "pairm") X(SHARE_ENCRYPT, "shenc") \
+    X(ROTATE, "rotat") X(ENROLL, "enrol") X(ADVERT, "advrt") X(SHARE, "share") \
+    X(MASKED, "maskd") X(ATTEST, "attst") X(UNMASK, "unmsk") X(COMPLAINT, "compl") \
+    X(ABORT, "abort") X(REQUEST_SIGNATURE, "reqst") X(CERTIFICATE, "certf") X(REVOCATION, "revok") \
+    X(TOKEN, "token") X(RECEIPT, "recpt") X(VOID, "void.") X(CHECKPOINT, "check") \
+    X(TRANSCRIPT, "trans") X(CHANNEL_KEY, "chkey") X(CHANNEL_HEADER, "chhdr") X(CHANNEL_REQUEST, "chreq") \
+    X(CHANNEL_RESPONSE, "chres") X(OBJECT, "objct") X(INVITE, "invit")
+/* clang-format on */
 
 typedef enum linnet_label {
 #define LINNET_LABEL_ENUM(name, text) LINNET_LABEL_##name,
