@@ -228,6 +228,36 @@ static void a_revoked_device_is_told_and_what_it_gave_before_stays(void **state)
     assert_non_null(strstr(o->out, "\"round\":1,\"state\":\"closed\""));
     assert_non_null(strstr(o->out, "\"accepted\":2"));
     assert_int_equal(number_of("revoked", "$K status --state r-task --json"), 2);
+    assert_int_equal(number_of("flaws", "$K audit --state r-task --json"), 0);
+    relay_stop(r);
+    stop(&s, SIGTERM);
+}
+
+/* The open round is announced again with the new list: who joined before finishes, who comes later joins. */
+static void a_revocation_leaves_the_others_of_a_round_alone(void **state)
+{
+    (void)state;
+    char lost[64];
+    make_task("v-task");
+    server s = serve("v-task", 0, "");
+    relay *r = relay_start(s.port);
+    must_do("$C enroll --state v-before --coordinator http://127.0.0.1:%d --invite %s", relay_port(r),
+            invite("v-task"));
+    enroll("v-lost", "v-task", s.port);
+    enroll("v-after", "v-task", s.port);
+    (void)snprintf(lost, sizeof(lost), "%s", text_of("device_id", "$C status --state v-lost --json"));
+    relay_alter(r, LINNET_PATH_UPLOAD);
+    pid_t before = start_device("v-before", "--rounds 1");
+    await_status_of_device("v-before", "phase", "\"uploading\"");
+    must_do("$K revoke --state v-task %s", lost);
+    relay_alter(r, NULL);
+    await_count("v-task", "accepted", 1);
+    contribute("v-after", 1);
+    assert_int_equal(end(before, 0), 0);
+    assert_int_equal(number_of("accepted", "$C status --state v-before --json"), 1);
+    const outcome *o = run("$K rounds --state v-task --json");
+    assert_non_null(strstr(o->out, "\"round\":1,\"state\":\"closed\""));
+    assert_int_equal(number_of("flaws", "$K audit --state v-task --json"), 0);
     relay_stop(r);
     stop(&s, SIGTERM);
 }
@@ -576,6 +606,7 @@ int main(void)
         cmocka_unit_test_teardown(a_coordinator_that_is_not_there_is_named, acceptance_clean),
         cmocka_unit_test_teardown(a_device_with_another_model_refuses_to_train, acceptance_clean),
         cmocka_unit_test_teardown(a_revoked_device_is_told_and_what_it_gave_before_stays, acceptance_clean),
+        cmocka_unit_test_teardown(a_revocation_leaves_the_others_of_a_round_alone, acceptance_clean),
         cmocka_unit_test_teardown(a_copied_device_counts_as_one, acceptance_clean),
         cmocka_unit_test_teardown(a_replayed_message_counts_nothing_twice, acceptance_clean),
         cmocka_unit_test_teardown(an_altered_message_changes_nothing, acceptance_clean),
