@@ -133,6 +133,12 @@ void linnet_random_bytes(void *bytes, size_t n_bytes)
     randombytes_buf(bytes, n_bytes);
 }
 
+void linnet_system_random(void *context, void *bytes, size_t n_bytes)
+{
+    (void)context;
+    randombytes_buf(bytes, n_bytes);
+}
+
 void linnet_wipe(void *bytes, size_t n_bytes)
 {
     sodium_memzero(bytes, n_bytes);

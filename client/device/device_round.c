@@ -99,12 +99,6 @@ bool device_announces_again(const linnet_device *device, const uint8_t *bytes, s
 
 /* ---- encoding ---- */
 
-static void system_random(void *context, void *bytes, size_t n_bytes)
-{
-    (void)context;
-    linnet_random_bytes(bytes, n_bytes);
-}
-
 static void seeded_random(void *context, void *bytes, size_t n_bytes)
 {
     uint8_t *p = bytes;
@@ -140,7 +134,7 @@ static linnet_status encode_factor(const linnet_device *device, const linnet_rin
     for (size_t i = 0; i < spec->length; i++)
         values[i] = linnet_load_f32(floats + i * sizeof(float));
     linnet_status status =
-        linnet_ring_encode(spec, values, weight, device->config.has_seed ? seeded_random : system_random, rng,
+        linnet_ring_encode(spec, values, weight, device->config.has_seed ? seeded_random : linnet_system_random, rng,
                            packed, NULL, err);
     free(values);
     return status;

@@ -7,7 +7,7 @@
  * packed vectors are exact as long as the no-wrap inequality n W q <= 2^(b-1) - 1 holds, which both sides
  * check. */
 
-#include "linnet/bytes.h"
+#include "linnet/hash.h"
 
 #define LINNET_RING_CHUNK 4096 /* coordinates; a chunk of any width starts on a byte */
 
@@ -31,9 +31,6 @@ uint32_t linnet_ring_clamp_max(uint32_t bits, uint32_t n_clients, uint32_t weigh
 int32_t linnet_ring_exponent(double range, uint32_t clamp);
 /** Packed bytes of the vector: ceil(length b / 8). */
 size_t linnet_ring_bytes(const linnet_ring_spec *spec);
-
-/** Fills n_bytes with random bytes: the system generator on devices, a seeded stream in simulations. */
-typedef void linnet_random_fn(void *context, void *bytes, size_t n_bytes);
 
 /**
  * Encode values[length] with this weight (1..W) into packed[linnet_ring_bytes] (written, unused tail bits

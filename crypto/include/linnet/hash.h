@@ -63,6 +63,10 @@ bool linnet_hash_equal(const linnet_hash *a, const linnet_hash *b);
 linnet_status linnet_crypto_init(linnet_error *err) LINNET_NODISCARD;
 /** n_bytes from the system's generator. */
 void linnet_random_bytes(void *bytes, size_t n_bytes);
+/** Fills n_bytes with random bytes: the system's generator (context NULL) on devices and coordinators, a
+ * seeded stream in simulations. */
+typedef void linnet_random_fn(void *context, void *bytes, size_t n_bytes);
+void linnet_system_random(void *context, void *bytes, size_t n_bytes);
 /** sodium_memzero: a wipe that the compiler keeps. */
 void linnet_wipe(void *bytes, size_t n_bytes);
 

@@ -14,10 +14,6 @@ typedef struct linnet_scalar {
     uint8_t bytes[LINNET_SCALAR_BYTES];
 } linnet_scalar;
 
-/** Fills n_bytes with random bytes; linnet_system_random is the one for devices and coordinators. */
-typedef void linnet_random_fn(void *context, void *bytes, size_t n_bytes);
-void linnet_system_random(void *context, void *bytes, size_t n_bytes);
-
 /** Is it below L? Constant time. L - 1 and 0 are, L and 2^255 are not. */
 bool linnet_scalar_is_canonical(const linnet_scalar *scalar);
 /** Uniform in 0 .. L - 1: 64 random bytes reduced (scalar_random never gives 0). */
