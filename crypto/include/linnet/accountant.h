@@ -27,7 +27,8 @@ void linnet_rdp_add_sampled(linnet_rdp *rdp, double p, double z, double n_steps)
 void linnet_rdp_add_sampled_gaussian(linnet_rdp *rdp, double p, double z, double n_steps);
 
 /** epsilon = max(0, min over a of R(a) + ln(1 - 1/a) - ln(dp_delta a) / (a - 1)); ret_order (may be NULL) is
- * the order of the minimum. infinity where no order gives a bound. */
+ * the order of the minimum. infinity where no order gives a bound; 0 where R is 0 at some order: nothing was
+ * released. */
 double linnet_dp_epsilon(const linnet_rdp *rdp, double dp_delta, uint32_t *ret_order);
 /** The delta at which this epsilon holds: min over a of exp((a - 1)(R(a) - eps + ln(1 - 1/a)) - ln a), at
  * most 1. */
@@ -37,7 +38,8 @@ double linnet_dp_delta(const linnet_rdp *rdp, double dp_epsilon, uint32_t *ret_o
 double linnet_dp_analytic_epsilon(double z, double dp_delta);
 double linnet_dp_analytic_sigma(double dp_epsilon, double dp_delta);
 
-/** Smallest z, to 1e-6 relative from above, for which n_rounds Gaussian releases stay within dp_epsilon. */
+/** Smallest z, to 1e-6 relative from above, for which n_rounds Gaussian releases stay within dp_epsilon; 0
+ * for no round at all, infinity where no noise is enough. */
 double linnet_dp_noise_gaussian(double dp_epsilon, double dp_delta, double n_rounds);
 /** The same for n_steps sampled releases. */
 double linnet_dp_noise_sampled(double dp_epsilon, double dp_delta, double p, double n_steps);
