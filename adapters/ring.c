@@ -3,32 +3,27 @@
  * The ring encoding (SECURE-AGGREGATION 2.7, steps 3 to 5 and 7). A value is scaled to a 64-bit integer with
  * 32 fraction bits; adding a uniform 32-bit number and shifting 32 bits away rounds it stochastically and
  * exactly: up with a probability equal to the fraction, to 2^-32, with no randomness in floating point. From
- * there on everything is integer. Packing is little-endian by bits: coordinate m is bits m b to m b + b - 1
- * of the byte string. Left out: clipping and rotation before, and privacy noise after, which are other
- * modules' matter.
+ * there on everything is integer, packed as packing.h says. Left out: clipping and rotation before, and
+ * privacy noise after, which are other modules' matter.
  */
 #include "linnet/ring.h"
 
 #include <math.h>
 
 #include "limits.h"
-
-static bool bits_are_known(uint32_t bits)
-{
-    return bits == 16 || bits == 20 || bits == 24 || bits == 32;
-}
+#include "linnet/packing.h"
 
 uint32_t linnet_ring_clamp_max(uint32_t bits, uint32_t n_clients, uint32_t weight_max)
 {
     uint64_t n_times_w = (uint64_t)n_clients * weight_max; /* fits: both have 32 bits */
-    if (!bits_are_known(bits) || n_times_w == 0)
+    if (!linnet_pack_is_width(bits) || n_times_w == 0)
         return 0;
     return (uint32_t)(((UINT64_C(1) << (bits - 1)) - 1) / n_times_w);
 }
 
 linnet_status linnet_ring_check(const linnet_ring_spec *spec, uint32_t n_clients, linnet_error *err)
 {
-    if (!bits_are_known(spec->bits))
+    if (!linnet_pack_is_width(spec->bits))
         return linnet_fail(err, LINNET_ERR_ARG, "ring of %u bits; use 16, 20, 24 or 32",
                            (unsigned)spec->bits);
     if (spec->length < 1 || spec->length > LINNET_RING_LENGTH_MAX)
@@ -66,85 +61,20 @@ int32_t linnet_ring_exponent(double range, uint32_t clamp)
 
 size_t linnet_ring_bytes(const linnet_ring_spec *spec)
 {
-    return (size_t)((spec->length * spec->bits + 7) / 8);
+    return linnet_pack_bytes(spec->bits, spec->length);
 }
 
 /* ---- packing ---- */
 
-static void pack24(const uint32_t *x, size_t n, uint8_t *packed)
-{
-    for (size_t i = 0; i < n; i++) {
-        packed[3 * i] = (uint8_t)x[i];
-        packed[3 * i + 1] = (uint8_t)(x[i] >> 8);
-        packed[3 * i + 2] = (uint8_t)(x[i] >> 16);
-    }
-}
-
-/* Two coordinates in five bytes; a last one alone takes three and leaves four bits zero. */
-static void pack20(const uint32_t *x, size_t n, uint8_t *packed)
-{
-    size_t i = 0;
-    for (; i + 2 <= n; i += 2, packed += 5) {
-        uint64_t both = (x[i] & 0xfffff) | (uint64_t)(x[i + 1] & 0xfffff) << 20;
-        linnet_store_le32(packed, (uint32_t)both);
-        packed[4] = (uint8_t)(both >> 32);
-    }
-    if (i < n) {
-        linnet_store_le16(packed, (uint16_t)x[i]);
-        packed[2] = (uint8_t)(x[i] >> 16 & 0xf);
-    }
-}
-
-/* n coordinates that start on a byte; x is reduced modulo 2^bits by the cut. */
-static void pack(uint32_t bits, const uint32_t *x, size_t n, uint8_t *packed)
-{
-    if (bits == 32)
-        for (size_t i = 0; i < n; i++)
-            linnet_store_le32(packed + 4 * i, x[i]);
-    else if (bits == 16)
-        for (size_t i = 0; i < n; i++)
-            linnet_store_le16(packed + 2 * i, (uint16_t)x[i]);
-    else if (bits == 24)
-        pack24(x, n, packed);
-    else
-        pack20(x, n, packed);
-}
-
-static void fold20(const uint8_t *packed, size_t n, uint32_t *sum)
-{
-    size_t i = 0;
-    for (; i + 2 <= n; i += 2, packed += 5) {
-        uint64_t both = linnet_load_le32(packed) | (uint64_t)packed[4] << 32;
-        sum[i] += (uint32_t)both & 0xfffff;
-        sum[i + 1] += (uint32_t)(both >> 20);
-    }
-    if (i < n)
-        sum[i] += linnet_load_le16(packed) | (uint32_t)(packed[2] & 0xf) << 16;
-}
-
 void linnet_ring_fold(const linnet_ring_spec *spec, uint64_t first, size_t n, const uint8_t *packed,
                       uint32_t *sum)
 {
-    sum += (size_t)first;
-    if (spec->bits == 32)
-        for (size_t i = 0; i < n; i++)
-            sum[i] += linnet_load_le32(packed + 4 * i);
-    else if (spec->bits == 16)
-        for (size_t i = 0; i < n; i++)
-            sum[i] += linnet_load_le16(packed + 2 * i);
-    else if (spec->bits == 24)
-        for (size_t i = 0; i < n; i++)
-            sum[i] += packed[3 * i] | (uint32_t)packed[3 * i + 1] << 8 | (uint32_t)packed[3 * i + 2] << 16;
-    else
-        fold20(packed, n, sum);
+    linnet_pack_add(spec->bits, packed, n, sum + (size_t)first);
 }
 
 linnet_status linnet_ring_check_tail(const linnet_ring_spec *spec, const uint8_t *packed)
 {
-    uint32_t used = (uint32_t)(spec->length * spec->bits % 8);
-    if (used != 0 && packed[linnet_ring_bytes(spec) - 1] >> used != 0)
-        return LINNET_ERR_FORMAT;
-    return LINNET_OK;
+    return linnet_pack_tail_is_zero(spec->bits, spec->length, packed) ? LINNET_OK : LINNET_ERR_FORMAT;
 }
 
 /* ---- encoding ---- */
@@ -190,7 +120,7 @@ linnet_status linnet_ring_encode(const linnet_ring_spec *spec, const float *valu
                           &n_saturated))
             return linnet_fail(err, LINNET_ERR_RANGE,
                                "a value to encode is NaN, infinite or far out of range");
-        pack(spec->bits, x, n, packed + first / 8 * spec->bits);
+        linnet_pack(spec->bits, x, n, packed + first / 8 * spec->bits);
     }
     if (ret_n_saturated)
         *ret_n_saturated = n_saturated;
@@ -214,7 +144,7 @@ linnet_status linnet_ring_encode_integers(const linnet_ring_spec *spec, const in
                                    (unsigned)spec->clamp);
             x[i] = (uint32_t)v;
         }
-        pack(spec->bits, x, n, packed + first / 8 * spec->bits);
+        linnet_pack(spec->bits, x, n, packed + first / 8 * spec->bits);
     }
     return LINNET_OK;
 }
