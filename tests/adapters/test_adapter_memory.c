@@ -6,6 +6,7 @@
 #include "fixture.h"
 
 #include "linnet/aggregate.h"
+#include "linnet/robust.h"
 
 void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t size);
@@ -70,6 +71,16 @@ static linnet_status pack_and_unpack(const linnet_adapter *adapter, linnet_error
     return status;
 }
 
+static linnet_status krum(const linnet_adapter *adapter, linnet_error *err)
+{
+    const float *const vectors[3] = {adapter->data, adapter->data, adapter->data};
+    float first = 0;
+    linnet_robust_config config;
+    linnet_robust_default(&config);
+    config.rule = LINNET_ROBUST_KRUM;
+    return linnet_robust_aggregate(&config, vectors, NULL, 3, 1, &first, err);
+}
+
 /* Everything that allocates, once. */
 static linnet_status use_everything(linnet_error *err)
 {
@@ -93,6 +104,8 @@ static linnet_status use_everything(linnet_error *err)
         status = linnet_adapter_merge(adapter, model, LINNET_TENSOR_F16, in_folder("merged.gguf"), err);
     if (status == LINNET_OK)
         status = pack_and_unpack(adapter, err);
+    if (status == LINNET_OK)
+        status = krum(adapter, err);
     linnet_adapter_destroy(adapter);
     linnet_layout_destroy(layout);
     linnet_gguf_close(model);
