@@ -41,6 +41,21 @@ linnet_status linnet_shares_create(const linnet_dataset *data, const linnet_data
                                    linnet_shares **ret_shares, linnet_error *err) LINNET_NODISCARD;
 void linnet_shares_destroy(linnet_shares *shares);
 
+/* ---- what a bad device does ---- */
+typedef enum linnet_attack {
+    LINNET_ATTACK_NONE,
+    LINNET_ATTACK_SIGN_FLIP,    /* sends minus its delta */
+    LINNET_ATTACK_SCALE,        /* sends attack_scale times its delta */
+    LINNET_ATTACK_RANDOM,       /* sends Gaussian noise of the norm of its delta */
+    LINNET_ATTACK_LABEL_FLIP,   /* trains on wrong labels */
+    LINNET_ATTACK_OMIT_NOISE,   /* leaves out its part of the privacy noise */
+    LINNET_ATTACK_WRONG_SHARES, /* deals shares that are none, or reveals wrong ones */
+    LINNET_ATTACK_ABORT,        /* goes silent in the middle of the protocol */
+    LINNET_ATTACKS
+} linnet_attack;
+/** "none", "sign_flip", "scale", "random", "label_flip", "omit_noise", "wrong_shares", "abort". */
+const char *linnet_attack_name(linnet_attack attack);
+
 /* ---- what happens on the way: every probability is per message or per device and round ---- */
 typedef struct linnet_scenario {
     double participation; /* fraction of the devices awake in a round, at least one */
@@ -48,9 +63,13 @@ typedef struct linnet_scenario {
     double lose, duplicate, corrupt; /* a message is lost, delivered twice, or altered by one bit */
     double restart;                  /* the coordinator is closed and opened again before a message */
     double kills; /* with processes: how many times a random one gets SIGKILL and is started again */
+    linnet_attack attack;
+    double attackers;    /* fraction of the devices that attack, in all rounds; the seed says which */
+    double attack_scale; /* LINNET_ATTACK_SCALE's factor; 10 where nothing is said */
 } linnet_scenario;
 void linnet_scenario_default(linnet_scenario *scenario);
-/** INI, section [scenario]; an unknown key or a value outside 0..1 is an error that names it. */
+/** INI, section [scenario]; an unknown key or attack, or a value out of its range, is an error that names it.
+ */
 linnet_status linnet_scenario_load(const char *path, linnet_scenario *ret_scenario,
                                    linnet_error *err) LINNET_NODISCARD;
 
