@@ -145,7 +145,6 @@ linnet_status linnet_secagg_device_take_roster(linnet_secagg_device *device, con
                                                linnet_error *err) LINNET_NODISCARD;
 linnet_status linnet_secagg_device_take_sharers(linnet_secagg_device *device, const void *m4, size_t n_bytes,
                                                 linnet_error *err) LINNET_NODISCARD;
-/** own_header_signature: of this device's M5 header, to be found in the list. */
 linnet_status linnet_secagg_device_take_survivors(linnet_secagg_device *device, const void *m6,
                                                   size_t n_bytes, linnet_error *err) LINNET_NODISCARD;
 /** Without an attestation the certified set is adopted; with another one: CONFLICT. Also taken in MASKING for
@@ -186,9 +185,8 @@ linnet_status linnet_secagg_device_fix_echo(linnet_secagg_device *device, const 
 /** The fixed echo, NULL before. */
 const linnet_hash *linnet_secagg_device_echo(const linnet_secagg_device *device);
 
-/** The round record: everything a restarted process needs, secrets included; the caller seals it and wipes
- * the buffer (linnet_buffer_release does not). `hx` (H("vecho", X), chosen before M3) is kept in it. Valid
- * from SHARED on. */
+/** The round record: everything a restarted process needs, secrets included; the caller seals it, and wipes
+ * the buffer (linnet_buffer_release does not). ARG before SHARED: until then secrets are in memory only. */
 linnet_status linnet_secagg_device_save(const linnet_secagg_device *device, linnet_buffer *ret_bytes,
                                         linnet_error *err) LINNET_NODISCARD;
 /** FORMAT for a damaged record; MISMATCH where it is of another announcement or identity. */
