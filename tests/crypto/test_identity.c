@@ -5,6 +5,8 @@
 
 #include "linnet/identity.h"
 
+#include <sodium.h>
+
 #define MONDAY 1767225600u
 #define DAY 86400u
 
@@ -50,7 +52,8 @@ static int teardown(void **state)
 /* ---- keys and signatures ---- */
 
 /* The RFC's signatures are over messages of other lengths than our 32-byte hashes, so only its key pairs can
- * be checked through our wrapper; signatures are checked against a second implementation in channel.json. */
+ * be checked through our wrapper; our signatures are checked against a second implementation in channel.json,
+ * and the RFC's by the calls that the wrapper makes. */
 static void key_pairs_match_rfc_8032(void **state)
 {
     (void)state;
@@ -70,6 +73,33 @@ static void key_pairs_match_rfc_8032(void **state)
         n++;
     }
     assert_int_equal(n, 5);
+    json_decref(v);
+}
+
+static void libsodium_signs_and_verifies_as_in_rfc_8032(void **state)
+{
+    (void)state;
+    json_t *v = vectors_load("crypto/primitives.json"), *one;
+    size_t i, n = 0;
+    json_array_foreach(json_object_get(v, "ed25519"), i, one)
+    {
+        if (!json_object_get(one, "signature"))
+            continue;
+        uint8_t seed[LINNET_SEED_BYTES], secret_key[64], public_key[32], signature[LINNET_SIGNATURE_BYTES];
+        vector_bytes message = vector_hex(one, "message");
+        vector_copy(one, "seed", seed, sizeof(seed));
+        assert_int_equal(crypto_sign_seed_keypair(public_key, secret_key, seed), 0);
+        assert_int_equal(crypto_sign_detached(signature, NULL, message.bytes, message.n_bytes, secret_key),
+                         0);
+        assert_vector(one, "signature", signature, sizeof(signature));
+        assert_int_equal(crypto_sign_verify_detached(signature, message.bytes, message.n_bytes, public_key),
+                         0);
+        message.bytes[message.n_bytes] = 0; /* one byte more */
+        assert_int_equal(
+            crypto_sign_verify_detached(signature, message.bytes, message.n_bytes + 1, public_key), -1);
+        n++;
+    }
+    assert_int_equal(n, 4);
     json_decref(v);
 }
 
@@ -528,6 +558,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(key_pairs_match_rfc_8032),
+        cmocka_unit_test(libsodium_signs_and_verifies_as_in_rfc_8032),
         cmocka_unit_test(created_identities_differ),
         cmocka_unit_test(device_id_is_the_start_of_the_keys_hash),
         cmocka_unit_test(altered_messages_keys_and_signatures_do_not_verify),

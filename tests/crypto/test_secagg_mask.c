@@ -50,6 +50,54 @@ static void pair_key_matches_the_protocols_vector_from_both_ends(void **state)
     json_decref(v);
 }
 
+/* The key that K makes of an X25519 result given by an RFC. */
+static linnet_hash pair_key_of(const uint8_t shared[32], const uint8_t a[32], const uint8_t b[32],
+                               const linnet_hash *t2)
+{
+    uint8_t message[96];
+    memcpy(message, t2->bytes, 32);
+    memcpy(message + 32, memcmp(a, b, 32) < 0 ? a : b, 32);
+    memcpy(message + 64, memcmp(a, b, 32) < 0 ? b : a, 32);
+    return linnet_hash_keyed(LINNET_LABEL_PAIR_MASK, shared, 32, message, sizeof(message));
+}
+
+static void pair_key_hashes_the_x25519_secrets_of_rfc_7748(void **state)
+{
+    (void)state;
+    json_t *v = vectors_load("crypto/primitives.json"), *one;
+    kx_pair pairs[2];
+    linnet_hash t2 = {{5}}, want, got;
+    uint8_t shared[32];
+    size_t i;
+    json_array_foreach(json_object_get(v, "x25519"), i, one)
+    {
+        assert_true(i < 2);
+        vector_copy(one, "secret", pairs[i].secret, 32);
+        vector_copy(one, "public", pairs[i].public_key, 32);
+    }
+    vector_copy(v, "x25519_secret", shared, 32);
+    want = pair_key_of(shared, pairs[0].public_key, pairs[1].public_key, &t2);
+    for (i = 0; i < 2; i++) {
+        assert_int_equal(
+            linnet_secagg_pair_key(pairs[i].secret, pairs[i].public_key, pairs[1 - i].public_key, &t2, &got),
+            LINNET_OK);
+        assert_true(linnet_hash_equal(&got, &want));
+    }
+    assert_int_equal(json_array_size(json_object_get(v, "x25519_products")), 2);
+    json_array_foreach(json_object_get(v, "x25519_products"), i, one) /* the second has its top bit set */
+    {
+        vector_copy(one, "secret", pairs[0].secret, 32);
+        vector_copy(one, "public", pairs[1].public_key, 32);
+        vector_copy(one, "product", shared, 32);
+        want = pair_key_of(shared, pairs[0].public_key, pairs[1].public_key, &t2);
+        assert_int_equal(
+            linnet_secagg_pair_key(pairs[0].secret, pairs[0].public_key, pairs[1].public_key, &t2, &got),
+            LINNET_OK);
+        assert_true(linnet_hash_equal(&got, &want));
+    }
+    json_decref(v);
+}
+
 static void pair_key_is_the_same_from_both_ends_and_only_for_one_t2(void **state)
 {
     (void)state;
@@ -367,6 +415,37 @@ static void masks_match_the_protocols_vectors(void **state)
     json_decref(v);
 }
 
+/* Masks start at block 0, so block c of an RFC's vector is coordinates 16 c to 16 c + 15 of 32 bits. A nonce
+ * that ours can never be is tried by the call that the wrapper makes. */
+static void masks_are_the_chacha20_blocks_of_rfc_8439(void **state)
+{
+    (void)state;
+    json_t *v = vectors_load("crypto/primitives.json"), *one;
+    size_t i, n_masks = 0;
+    json_array_foreach(json_object_get(v, "chacha20_blocks"), i, one)
+    {
+        linnet_hash key;
+        uint8_t nonce[12], block[64] = {0};
+        uint32_t sum[48] = {0}, counter = (uint32_t)vector_integer(one, "counter");
+        static const uint8_t rest[8];
+        assert_in_range(counter, 0, 2);
+        vector_copy(one, "key", key.bytes, 32);
+        vector_copy(one, "nonce", nonce, sizeof(nonce));
+        assert_int_equal(
+            crypto_stream_chacha20_ietf_xor_ic(block, block, sizeof(block), nonce, counter, key.bytes), 0);
+        assert_vector(one, "stream", block, sizeof(block));
+        if (memcmp(nonce + 4, rest, sizeof(rest)) != 0)
+            continue;
+        linnet_mask_add(&key, linnet_load_le32(nonce), 32, 0, 48, sum);
+        linnet_pack(32, sum + 16 * counter, 16, block);
+        assert_vector(one, "stream", block, sizeof(block));
+        n_masks++;
+    }
+    assert_int_equal(i, 5);
+    assert_int_equal(n_masks, 4);
+    json_decref(v);
+}
+
 static void subtracting_a_mask_takes_back_adding_it(void **state)
 {
     (void)state;
@@ -455,6 +534,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pair_key_matches_the_protocols_vector_from_both_ends),
+        cmocka_unit_test(pair_key_hashes_the_x25519_secrets_of_rfc_7748),
         cmocka_unit_test(pair_key_is_the_same_from_both_ends_and_only_for_one_t2),
         cmocka_unit_test(top_bit_of_a_public_key_is_ignored_but_hashed),
         cmocka_unit_test(keys_of_small_order_are_refused_everywhere),
@@ -466,6 +546,7 @@ int main(void)
         cmocka_unit_test(share_box_with_a_scalar_that_is_not_canonical_does_not_open),
         cmocka_unit_test(swapped_kinds_of_shares_are_found_out),
         cmocka_unit_test(masks_match_the_protocols_vectors),
+        cmocka_unit_test(masks_are_the_chacha20_blocks_of_rfc_8439),
         cmocka_unit_test(subtracting_a_mask_takes_back_adding_it),
         cmocka_unit_test(masks_by_chunks_are_one_long_keystream),
         cmocka_unit_test(vectors_and_keys_have_masks_of_their_own),

@@ -39,6 +39,27 @@ static void scripted(void *context, void *bytes, size_t n_bytes)
     }
 }
 
+/* Linked with --wrap: the next allocation fails where a test says so, and what is given back is looked at. */
+void *__real_calloc(size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void __real_free(void *memory);
+void __wrap_free(void *memory);
+static bool calloc_fails, is_watching;
+static size_t watched_bytes, n_dirty;
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    watched_bytes = n * size;
+    return calloc_fails ? NULL : __real_calloc(n, size);
+}
+
+void __wrap_free(void *memory)
+{
+    for (size_t i = 0; is_watching && i < watched_bytes; i++)
+        n_dirty += ((const uint8_t *)memory)[i] != 0;
+    __real_free(memory);
+}
+
 static void assert_scalar_equal(const linnet_scalar *got, const linnet_scalar *want)
 {
     assert_memory_equal(got->bytes, want->bytes, LINNET_SCALAR_BYTES);
@@ -237,6 +258,37 @@ static void scalars_that_are_not_canonical_are_refused_everywhere(void **state)
     json_decref(v);
 }
 
+static void sharing_wipes_its_polynomial(void **state)
+{
+    (void)state;
+    static const uint32_t points[3] = {1, 2, 3};
+    linnet_scalar secret, shares[3];
+    linnet_scalar_draw(linnet_system_random, NULL, &secret);
+    n_dirty = watched_bytes = 0;
+    is_watching = true;
+    linnet_status status = linnet_shamir_share(&secret, 3, points, 3, linnet_system_random, NULL, shares);
+    is_watching = false;
+    assert_int_equal(status, LINNET_OK);
+    assert_int_equal(watched_bytes, 3 * LINNET_SCALAR_BYTES);
+    assert_int_equal(n_dirty, 0);
+}
+
+static void lack_of_memory_leaves_the_results_alone(void **state)
+{
+    (void)state;
+    static const uint32_t points[3] = {1, 2, 3};
+    linnet_scalar secret = scalar_of(7), shares[3], before[3];
+    memset(shares, 0x5a, sizeof(shares));
+    memcpy(before, shares, sizeof(before));
+    calloc_fails = true;
+    linnet_status share = linnet_shamir_share(&secret, 2, points, 3, linnet_system_random, NULL, shares);
+    linnet_status coefficients = linnet_shamir_coefficients(points, 3, shares);
+    calloc_fails = false;
+    assert_int_equal(share, LINNET_ERR_NOMEM);
+    assert_int_equal(coefficients, LINNET_ERR_NOMEM);
+    assert_memory_equal(shares, before, sizeof(shares));
+}
+
 /* With a secret and coefficients below a toy prime p the real code never wraps, so its shares modulo p are
  * those of the toy field. counts[secret][pair of shares modulo p] over all polynomials whose coefficients
  * come from first .. p - 1. */
@@ -343,6 +395,8 @@ int main(void)
         cmocka_unit_test(a_large_roster_rebuilds),
         cmocka_unit_test(zero_and_double_points_and_wrong_thresholds_are_refused),
         cmocka_unit_test(scalars_that_are_not_canonical_are_refused_everywhere),
+        cmocka_unit_test(sharing_wipes_its_polynomial),
+        cmocka_unit_test(lack_of_memory_leaves_the_results_alone),
         cmocka_unit_test(two_shares_of_three_needed_say_nothing_in_a_toy_field),
         cmocka_unit_test(coefficients_without_zero_would_say_something),
         cmocka_unit_test(one_share_is_uniform_whatever_the_secret),
