@@ -169,6 +169,7 @@ linnet_status linnet_publish_release(linnet_coordinator *c, linnet_store_txn *tx
                               .factors = (uint32_t)linnet_rule_factors((linnet_rule)c->plan.rule, version),
                               .is_final = c->plan.rounds != 0 && version >= c->plan.rounds};
     memcpy(release.task, c->task, sizeof(release.task));
+    release.dp_unit = linnet_plan_dp_unit(&c->plan);
     linnet_plan_rates(&c->plan, version, &release.learning_rate_b, &release.learning_rate_a);
     linnet_status status = linnet_release_pack(&release, &body, err);
     if (status != LINNET_OK)

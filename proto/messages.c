@@ -11,12 +11,20 @@
 
 #include "linnet.pb-c.h"
 #include "linnet/channel.h"
+#include "linnet/discrete_gaussian.h"
+#include "linnet/plan.h"
 #include "wire.h"
 
 #define TASK_BYTES 16
 #define RATE_MAX 10.0         /* a learning rate above this is no learning rate */
 #define SIGNED_BYTES_MAX 8192 /* a signed release, announcement or upload header is far below */
 #define CHANNEL_KEY_BYTES LINNET_SIGNED_CHANNEL_KEY_BYTES
+#define CORRUPT_PERMILLE_MAX 300 /* more than that, and no threshold can be met */
+#define PHASE_SECONDS_MAX 86400
+#define DP_CLIP_MAX 1e6
+#define DP_SIGMA2_MIN 16 /* 4 lattice units, below which sums of shares are no discrete Gaussian */
+#define DP_EXPONENT_MAX 64
+#define DP_STEPS_MAX 10000
 
 static linnet_status copy_hash(const char *field, const ProtobufCBinaryData *data, linnet_hash *ret_hash,
                                linnet_error *err)
@@ -56,6 +64,9 @@ static linnet_status release_check(const linnet_release *r, linnet_error *err)
           r->learning_rate_a <= RATE_MAX))
         return linnet_fail(err, LINNET_ERR_RANGE, "release: learning rates %g and %g, must be 0 to %g",
                            r->learning_rate_b, r->learning_rate_a, RATE_MAX);
+    if (r->dp_unit > LINNET_DP_UNIT_RECORD)
+        return linnet_fail(err, LINNET_ERR_RANGE, "release: unit of privacy %u, must be 0 to 2",
+                           (unsigned)r->dp_unit);
     return LINNET_OK;
 }
 
@@ -76,6 +87,7 @@ linnet_status linnet_release_pack(const linnet_release *release, linnet_buffer *
     m.learning_rate_b = release->learning_rate_b;
     m.learning_rate_a = release->learning_rate_a;
     m.is_final = release->is_final;
+    m.dp_unit = release->dp_unit;
     return linnet_wire_pack(&m.base, SIGNED_BYTES_MAX, ret_body, err);
 }
 
@@ -106,6 +118,7 @@ linnet_status linnet_release_unpack(const void *body, size_t n_body, linnet_rele
     r.learning_rate_b = m->learning_rate_b;
     r.learning_rate_a = m->learning_rate_a;
     r.is_final = m->is_final;
+    r.dp_unit = m->dp_unit;
     status = release_check(&r, err);
     if (status == LINNET_OK)
         *ret_release = r;
@@ -138,14 +151,132 @@ static linnet_status specs_check(const linnet_ring_spec *specs, size_t n, linnet
     return LINNET_OK;
 }
 
+static linnet_status dp_absent_check(const linnet_announcement *a, linnet_error *err)
+{
+    if (a->dp_unit != 0 || a->dp_clip != 0 || a->dp_sigma2 != 0 || a->dp_rotates || a->dp_exponent != 0 ||
+        a->dp_probability != 0 || a->dp_steps != 0)
+        return linnet_fail(err, LINNET_ERR_RANGE,
+                           "announcement: figures of differential privacy without a mechanism");
+    return LINNET_OK;
+}
+
+/* What only record-local has: the other mechanisms leave it zero. */
+static linnet_status dp_record_check(const linnet_announcement *a, linnet_error *err)
+{
+    if (a->dp_mechanism != LINNET_DP_RECORD_LOCAL) {
+        if (a->dp_exponent != 0 || a->dp_probability != 0 || a->dp_steps != 0)
+            return linnet_fail(err, LINNET_ERR_RANGE, "announcement: figures of record-local in %s",
+                               linnet_dp_mechanism_name((int)a->dp_mechanism));
+        return LINNET_OK;
+    }
+    if (a->dp_exponent < -DP_EXPONENT_MAX || a->dp_exponent > DP_EXPONENT_MAX)
+        return linnet_fail(err, LINNET_ERR_RANGE, "announcement: gradient exponent %d, must be %d to %d",
+                           (int)a->dp_exponent, -DP_EXPONENT_MAX, DP_EXPONENT_MAX);
+    if (!(a->dp_probability > 0 && a->dp_probability <= 1))
+        return linnet_fail(err, LINNET_ERR_RANGE,
+                           "announcement: record probability %g, must be above 0 and "
+                           "at most 1",
+                           a->dp_probability);
+    if (a->dp_steps < 1 || a->dp_steps > DP_STEPS_MAX)
+        return linnet_fail(err, LINNET_ERR_RANGE, "announcement: %u noised steps, must be 1 to %d",
+                           (unsigned)a->dp_steps, DP_STEPS_MAX);
+    return LINNET_OK;
+}
+
+/* With differential privacy nothing but one clipped and noised vector and the count of participants leaves a
+ * device (SECURE-AGGREGATION 2.7): no weights, no other lane, and no second noised vector beside the first.
+ */
+static linnet_status dp_vectors_check(const linnet_announcement *a, linnet_error *err)
+{
+    bool has_lanes = false;
+    for (size_t i = 0; i < a->n_vectors; i++) {
+        const linnet_ring_spec *s = &a->vectors[i];
+        if (s->weight_max != 1)
+            return linnet_fail(err, LINNET_ERR_RANGE,
+                               "announcement: weights up to %u, with differential privacy all weigh 1",
+                               (unsigned)s->weight_max);
+        if (s->vector_id != 1) {
+            if (a->dp_rotates && s->length % LINNET_RING_CHUNK != 0)
+                return linnet_fail(err, LINNET_ERR_RANGE,
+                                   "announcement: rotated vector of %llu coordinates, must be whole blocks",
+                                   (unsigned long long)s->length);
+            continue;
+        }
+        has_lanes = true;
+        if (s->length != LINNET_DP_LANES)
+            return linnet_fail(err, LINNET_ERR_RANGE,
+                               "announcement: %llu lanes, with differential privacy the participants only",
+                               (unsigned long long)s->length);
+    }
+    if (!has_lanes)
+        return linnet_fail(err, LINNET_ERR_RANGE, "announcement: no lane counts the participants");
+    if (a->dp_mechanism != LINNET_DP_RECORD_LOCAL && a->n_vectors != 2)
+        return linnet_fail(err, LINNET_ERR_RANGE,
+                           "announcement: %u vectors, must be one noised factor and the participants",
+                           (unsigned)a->n_vectors);
+    return LINNET_OK;
+}
+
+static linnet_status dp_check(const linnet_announcement *a, linnet_error *err)
+{
+    static const struct {
+        uint32_t profile, unit;
+    } of_mechanism[] = {{0, LINNET_DP_UNIT_NONE},
+                        {LINNET_PROFILE_SECURE_DP, LINNET_DP_UNIT_DEVICE},
+                        {LINNET_PROFILE_SECURE_DP, LINNET_DP_UNIT_RECORD},
+                        {LINNET_PROFILE_CENTRAL_DP, LINNET_DP_UNIT_DEVICE}};
+    bool has_dp = a->profile == LINNET_PROFILE_SECURE_DP || a->profile == LINNET_PROFILE_CENTRAL_DP;
+    if (a->dp_mechanism >= ARRAY_LEN(of_mechanism) || has_dp != (a->dp_mechanism != LINNET_DP_NONE) ||
+        (has_dp && of_mechanism[a->dp_mechanism].profile != a->profile))
+        return linnet_fail(err, LINNET_ERR_RANGE, "announcement: mechanism %u does not go with profile %s",
+                           (unsigned)a->dp_mechanism, linnet_profile_name((int)a->profile));
+    if (!has_dp)
+        return dp_absent_check(a, err);
+    if (a->dp_unit != of_mechanism[a->dp_mechanism].unit)
+        return linnet_fail(err, LINNET_ERR_RANGE, "announcement: unit of privacy %u does not go with %s",
+                           (unsigned)a->dp_unit, linnet_dp_mechanism_name((int)a->dp_mechanism));
+    if (!(a->dp_clip > 0 && a->dp_clip <= DP_CLIP_MAX))
+        return linnet_fail(err, LINNET_ERR_RANGE,
+                           "announcement: clip norm %g, must be above 0 and at most %g", a->dp_clip,
+                           DP_CLIP_MAX);
+    if (a->dp_sigma2 < DP_SIGMA2_MIN || a->dp_sigma2 > LINNET_DISCRETE_GAUSSIAN_SIGMA2_MAX)
+        return linnet_fail(err, LINNET_ERR_RANGE, "announcement: noise of variance %llu, must be %d to %llu",
+                           (unsigned long long)a->dp_sigma2, DP_SIGMA2_MIN,
+                           (unsigned long long)LINNET_DISCRETE_GAUSSIAN_SIGMA2_MAX);
+    if (a->dp_rotates != (a->dp_mechanism == LINNET_DP_DISTRIBUTED))
+        return linnet_fail(err, LINNET_ERR_RANGE, "announcement: distributed noise rotates, others do not");
+    linnet_status status = dp_record_check(a, err);
+    return status == LINNET_OK ? dp_vectors_check(a, err) : status;
+}
+
+/* Phases are of masked rounds; a roster that could not meet its own thresholds is no cohort. */
+static linnet_status phases_check(const linnet_announcement *a, linnet_error *err)
+{
+    if (!linnet_profile_is_secure((int)a->profile)) {
+        if (a->phase_s != 0)
+            return linnet_fail(err, LINNET_ERR_RANGE, "announcement: phases in profile %s",
+                               linnet_profile_name((int)a->profile));
+        return LINNET_OK;
+    }
+    if (a->phase_s < 1 || a->phase_s > PHASE_SECONDS_MAX)
+        return linnet_fail(err, LINNET_ERR_RANGE, "announcement: phases of %u s, must be 1 to %d",
+                           (unsigned)a->phase_s, PHASE_SECONDS_MAX);
+    if (a->n_min < LINNET_SECURE_COHORT_MIN || a->m_min < LINNET_SECURE_COHORT_MIN || a->m_min > a->n_min)
+        return linnet_fail(err, LINNET_ERR_RANGE,
+                           "announcement: masked cohort of at least %u, opened with at least %u: must be at "
+                           "least %d and not grow",
+                           (unsigned)a->n_min, (unsigned)a->m_min, LINNET_SECURE_COHORT_MIN);
+    return LINNET_OK;
+}
+
 static linnet_status announcement_check(const linnet_announcement *a, linnet_error *err)
 {
     if (a->protocol_version != LINNET_PROTOCOL_VERSION)
         return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
                            "announcement: protocol version %u, this program speaks %d",
                            (unsigned)a->protocol_version, LINNET_PROTOCOL_VERSION);
-    if (a->profile < 1 || a->profile > 3)
-        return linnet_fail(err, LINNET_ERR_RANGE, "announcement: profile %u, must be 1 to 3",
+    if (a->profile < LINNET_PROFILE_PLAIN || a->profile > LINNET_PROFILE_CENTRAL_DP)
+        return linnet_fail(err, LINNET_ERR_RANGE, "announcement: profile %u, must be 1 to 4",
                            (unsigned)a->profile);
     if (a->round == 0)
         return linnet_fail(err, LINNET_ERR_RANGE, "announcement: round 0, rounds start at 1");
@@ -160,10 +291,13 @@ static linnet_status announcement_check(const linnet_announcement *a, linnet_err
             err, LINNET_ERR_RANGE,
             "announcement: cohort of %u to %u, at least %u accepted: must grow and be at most %d",
             (unsigned)a->n_min, (unsigned)a->n_max, (unsigned)a->m_min, LINNET_COHORT_MAX);
-    if (a->corrupt_permille > 1000)
-        return linnet_fail(err, LINNET_ERR_RANGE, "announcement: corrupt_permille %u, must be 0 to 1000",
-                           (unsigned)a->corrupt_permille);
-    return specs_check(a->vectors, a->n_vectors, err);
+    if (a->corrupt_permille > CORRUPT_PERMILLE_MAX)
+        return linnet_fail(err, LINNET_ERR_RANGE, "announcement: corrupt_permille %u, must be 0 to %d",
+                           (unsigned)a->corrupt_permille, CORRUPT_PERMILLE_MAX);
+    linnet_status status = phases_check(a, err);
+    if (status == LINNET_OK)
+        status = specs_check(a->vectors, a->n_vectors, err);
+    return status == LINNET_OK ? dp_check(a, err) : status;
 }
 
 linnet_status linnet_announcement_pack(const linnet_announcement *announcement, linnet_buffer *ret_body,
@@ -202,6 +336,15 @@ linnet_status linnet_announcement_pack(const linnet_announcement *announcement, 
     m.revocation_number = a->revocation_number;
     m.revocation = hash_bytes(&a->revocation);
     m.checkpoint = hash_bytes(&a->checkpoint);
+    m.phase_s = a->phase_s;
+    m.dp_mechanism = a->dp_mechanism;
+    m.dp_unit = a->dp_unit;
+    m.dp_clip = a->dp_clip;
+    m.dp_sigma2 = a->dp_sigma2;
+    m.dp_rotates = a->dp_rotates;
+    m.dp_exponent = a->dp_exponent;
+    m.dp_probability = a->dp_probability;
+    m.dp_steps = a->dp_steps;
     return linnet_wire_pack(&m.base, SIGNED_BYTES_MAX, ret_body, err);
 }
 
@@ -241,6 +384,15 @@ static linnet_status announcement_copy(const Linnet__V1__Announcement *m, linnet
     a->m_min = m->m_min;
     a->corrupt_permille = m->corrupt_permille;
     a->revocation_number = m->revocation_number;
+    a->phase_s = m->phase_s;
+    a->dp_mechanism = m->dp_mechanism;
+    a->dp_unit = m->dp_unit;
+    a->dp_clip = m->dp_clip;
+    a->dp_sigma2 = m->dp_sigma2;
+    a->dp_rotates = m->dp_rotates;
+    a->dp_exponent = m->dp_exponent;
+    a->dp_probability = m->dp_probability;
+    a->dp_steps = m->dp_steps;
     return announcement_check(a, err);
 }
 
@@ -258,6 +410,29 @@ linnet_status linnet_announcement_unpack(const void *body, size_t n_body,
         *ret_announcement = a;
     linnet_arena_allocator_release(&arena);
     return status;
+}
+
+linnet_status linnet_secagg_params_of(const linnet_announcement *announcement, const linnet_hash *a,
+                                      linnet_secagg_params *ret_params, linnet_error *err)
+{
+    if (!linnet_profile_is_secure((int)announcement->profile))
+        return linnet_fail(err, LINNET_ERR_RANGE, "announcement: profile %s has no masks",
+                           linnet_profile_name((int)announcement->profile));
+    linnet_secagg_params params = {
+        .announcement = *a,
+        .coordinator = announcement->coordinator,
+        .n_min = announcement->n_min,
+        .n_max = announcement->n_max,
+        .m_min = announcement->m_min,
+        .corrupt_permille = announcement->corrupt_permille,
+        .n_vectors = announcement->n_vectors,
+    };
+    for (size_t i = 0; i < announcement->n_vectors; i++)
+        params.vectors[i] = (linnet_secagg_vector){.id = announcement->vectors[i].vector_id,
+                                                   .bits = announcement->vectors[i].bits,
+                                                   .length = announcement->vectors[i].length};
+    *ret_params = params;
+    return LINNET_OK;
 }
 
 /* ---- upload header ---- */
@@ -495,7 +670,75 @@ done:
     return status;
 }
 
+/* ---- round message ---- */
+
+static linnet_status round_kind_check(uint32_t kind, linnet_error *err)
+{
+    switch (kind) {
+    case LINNET_ROUND_POLL:
+    case LINNET_ROUND_ADVERT:
+    case LINNET_ROUND_SHARES:
+    case LINNET_ROUND_ATTEST:
+    case LINNET_ROUND_UNMASK:
+    case LINNET_ROUND_COMPLAINT:
+    case LINNET_ROUND_ABORT:
+        return LINNET_OK;
+    default:
+        return linnet_fail(err, LINNET_ERR_RANGE, "round message: kind %u is unknown", (unsigned)kind);
+    }
+}
+
+linnet_status linnet_round_message_pack(const linnet_round_message *message, linnet_buffer *ret_bytes,
+                                        linnet_error *err)
+{
+    linnet_status status = round_kind_check(message->kind, err);
+    if (status != LINNET_OK)
+        return status;
+    Linnet__V1__RoundMessage m = LINNET__V1__ROUND_MESSAGE__INIT;
+    m.announcement = hash_bytes(&message->announcement);
+    m.kind = message->kind;
+    return linnet_wire_pack(&m.base, LINNET_MESSAGE_BYTES_MAX, ret_bytes, err);
+}
+
+linnet_status linnet_round_message_unpack(const void *bytes, size_t n_bytes,
+                                          linnet_round_message *ret_message, linnet_error *err)
+{
+    linnet_arena_allocator arena;
+    ProtobufCMessage *message = NULL;
+    linnet_round_message r = {.kind = 0};
+    linnet_status status = linnet_wire_unpack(&linnet__v1__round_message__descriptor, bytes, n_bytes,
+                                              LINNET_MESSAGE_BYTES_MAX, &arena, &message, err);
+    if (status != LINNET_OK)
+        goto done;
+    const Linnet__V1__RoundMessage *m = (const Linnet__V1__RoundMessage *)message;
+    r.kind = m->kind;
+    status = round_kind_check(r.kind, err);
+    if (status == LINNET_OK)
+        status = copy_hash("round_message.announcement", &m->announcement, &r.announcement, err);
+    if (status == LINNET_OK)
+        *ret_message = r;
+done:
+    linnet_arena_allocator_release(&arena);
+    return status;
+}
+
 /* ---- answer ---- */
+
+static linnet_status phase_check(uint32_t phase, linnet_error *err)
+{
+    switch (phase) {
+    case LINNET_PHASE_NONE:
+    case LINNET_PHASE_ROSTER:
+    case LINNET_PHASE_SHARERS:
+    case LINNET_PHASE_SURVIVORS:
+    case LINNET_PHASE_CERTIFICATE:
+    case LINNET_PHASE_CLOSED:
+    case LINNET_PHASE_VOID:
+        return LINNET_OK;
+    default:
+        return linnet_fail(err, LINNET_ERR_RANGE, "answer: phase %u is unknown", (unsigned)phase);
+    }
+}
 
 /* A message is shown to people, so it must be one line that a terminal can take: UTF-8 without control
  * characters. */
@@ -513,6 +756,9 @@ linnet_status linnet_answer_pack(const linnet_answer *answer, linnet_buffer *ret
     size_t n_message = strnlen(answer->message, sizeof(answer->message));
     if (n_message == sizeof(answer->message) || !is_printable_line(answer->message, n_message))
         return linnet_fail(err, LINNET_ERR_ARG, "answer: the message is not one line of printable UTF-8");
+    linnet_status status = phase_check(answer->phase, err);
+    if (status != LINNET_OK)
+        return status;
     Linnet__V1__Answer m = LINNET__V1__ANSWER__INIT;
     m.code = answer->code;
     m.message = linnet_wire_bytes(answer->message, n_message);
@@ -524,6 +770,7 @@ linnet_status linnet_answer_pack(const linnet_answer *answer, linnet_buffer *ret
     m.revocation = linnet_wire_bytes(answer->revocation, answer->n_revocation);
     m.channel_key = linnet_wire_bytes(answer->channel_key, answer->n_channel_key);
     m.next_offset = answer->next_offset;
+    m.phase = answer->phase;
     return linnet_wire_pack(&m.base, LINNET_RESPONSE_BYTES_MAX, ret_bytes, err);
 }
 
@@ -532,6 +779,9 @@ static linnet_status answer_copy(const Linnet__V1__Answer *m, linnet_buffer *sto
 {
     if (m->code > LINNET_ANSWER_NO_SPACE)
         return linnet_fail(err, LINNET_ERR_RANGE, "answer: code %u is unknown", (unsigned)m->code);
+    linnet_status status = phase_check(m->phase, err);
+    if (status != LINNET_OK)
+        return status;
     if (m->message.len >= sizeof(a->message) || !is_printable_line(m->message.data, m->message.len))
         return linnet_fail(err, LINNET_ERR_FORMAT, "answer: the message is not one line of at most %zu bytes",
                            sizeof(a->message) - 1);
@@ -540,6 +790,7 @@ static linnet_status answer_copy(const Linnet__V1__Answer *m, linnet_buffer *sto
     a->code = m->code;
     a->retry_after_ms = m->retry_after_ms;
     a->next_offset = m->next_offset;
+    a->phase = m->phase;
     const borrowed_field fields[] = {
         {"answer.release", &m->release, &a->release, &a->n_release, 1, SIGNED_BYTES_MAX, false},
         {"answer.announcement", &m->announcement, &a->announcement, &a->n_announcement, 1, SIGNED_BYTES_MAX,

@@ -164,6 +164,8 @@ linnet_status linnet_plan_parse(const char *file, const char *text, size_t n_byt
     linnet_plan_numbers_end(locale);
     if (status != LINNET_OK)
         return status;
+    if (plan.profile == LINNET_PROFILE_CENTRAL_DP && plan.mechanism == LINNET_DP_NONE)
+        plan.mechanism = LINNET_DP_CENTRAL; /* the profile has no other */
     status = linnet_plan_check(&plan, err);
     if (status != LINNET_OK)
         return linnet_error_prefix(err, status, "plan '%s'", file);

@@ -9,6 +9,7 @@
 #include <math.h>
 
 #include "linnet/limits.h"
+#include "plan_privacy.h"
 
 #define FEDAVG_RATE_A 0.25 /* of B's rate where both factors are trained at once: FEDERATED-LORA 7.1 */
 #define CLAMP_MIN 7        /* fewer steps than that to each side is no encoding of a delta */
@@ -40,11 +41,17 @@ void linnet_plan_rates(const linnet_plan *plan, uint64_t version, double *ret_ra
     *ret_rate_a = share * rate_a;
 }
 
+/* With differential privacy every contribution weighs 1. */
+static uint32_t weight_max_of(const linnet_plan *plan)
+{
+    return plan->mechanism == LINNET_DP_NONE ? plan->weight_max : 1;
+}
+
 /* The largest q that the ring allows for a whole cohort, or the planned width of a value where that is less.
  */
 static uint32_t planned_clamp(const linnet_plan *plan)
 {
-    uint32_t clamp = linnet_ring_clamp_max(plan->ring_bits, linnet_plan_join_max(plan), plan->weight_max);
+    uint32_t clamp = linnet_ring_clamp_max(plan->ring_bits, linnet_plan_join_max(plan), weight_max_of(plan));
     uint32_t width = plan->value_bits ? ((uint32_t)1 << (plan->value_bits - 1)) - 1 : clamp;
     return width < clamp ? width : clamp;
 }
@@ -53,7 +60,7 @@ static linnet_ring_spec lane_spec(const linnet_plan *plan)
 {
     return (linnet_ring_spec){
         .vector_id = 1,
-        .length = LINNET_LANES,
+        .length = plan->mechanism == LINNET_DP_NONE ? LINNET_LANES : LINNET_DP_LANES,
         .bits = 32,
         .clamp = linnet_ring_clamp_max(32, linnet_plan_join_max(plan), 1),
         .weight_max = 1,
@@ -65,14 +72,16 @@ static linnet_status check_ring(const linnet_plan *plan, linnet_error *err)
     if (plan->ring_bits != 16 && plan->ring_bits != 20 && plan->ring_bits != 24 && plan->ring_bits != 32)
         return linnet_fail(err, LINNET_ERR_RANGE, "encoding.ring_bits: %u, must be 16, 20, 24 or 32",
                            (unsigned)plan->ring_bits);
+    if (linnet_plan_clips_deltas(plan))
+        return LINNET_OK; /* its ring follows from the noise, once the length is known */
     if (planned_clamp(plan) < CLAMP_MIN)
         return linnet_fail(err, LINNET_ERR_RANGE,
                            "encoding: %u devices of weight up to %u leave values of only %u steps; raise "
                            "encoding.ring_bits or value_bits, or lower weight_max or the cohort",
-                           (unsigned)linnet_plan_join_max(plan), (unsigned)plan->weight_max,
+                           (unsigned)linnet_plan_join_max(plan), (unsigned)weight_max_of(plan),
                            (unsigned)planned_clamp(plan));
     /* A weighted loss is the largest value of a lane. */
-    uint64_t lane_max = (uint64_t)plan->weight_max * LINNET_LANE_LOSS_SCALE * LINNET_LANE_LOSS_MAX;
+    uint64_t lane_max = (uint64_t)weight_max_of(plan) * LINNET_LANE_LOSS_SCALE * LINNET_LANE_LOSS_MAX;
     if (lane_max > lane_spec(plan).clamp)
         return linnet_fail(err, LINNET_ERR_RANGE,
                            "encoding.weight_max: %u does not fit the lanes of %u devices",
@@ -88,9 +97,12 @@ linnet_status linnet_plan_check(const linnet_plan *plan, linnet_error *err)
     if (plan->goal * plan->over_selection > LINNET_COHORT_MAX)
         return linnet_fail(err, LINNET_ERR_RANGE, "cohort: goal x over_selection is %.0f devices, at most %d",
                            plan->goal * plan->over_selection, LINNET_COHORT_MAX);
-    if (plan->profile != LINNET_PROFILE_PLAIN)
+    if (plan->profile < LINNET_PROFILE_PLAIN || plan->profile > LINNET_PROFILE_CENTRAL_DP)
         return linnet_fail(err, LINNET_ERR_UNSUPPORTED, "secure.profile: %d is not known", plan->profile);
-    return check_ring(plan, err);
+    linnet_status status = linnet_plan_check_secure(plan, err);
+    if (status == LINNET_OK)
+        status = linnet_plan_check_privacy(plan, err);
+    return status == LINNET_OK ? check_ring(plan, err) : status;
 }
 
 /* One factor's vector. The exponent is the finest for the clamp; the clamp is then cut to what the range
@@ -104,7 +116,7 @@ static linnet_status factor_spec(const linnet_plan *plan, const linnet_layout *l
         .length = linnet_factors_length(layout, factor),
         .bits = plan->ring_bits,
         .clamp = planned_clamp(plan),
-        .weight_max = plan->weight_max,
+        .weight_max = weight_max_of(plan),
     };
     spec.exponent = linnet_ring_exponent(range, spec.clamp);
     double needed = ceil(ldexp(range, spec.exponent));
@@ -126,6 +138,10 @@ linnet_status linnet_plan_vectors(const linnet_plan *plan, const linnet_layout *
     linnet_factors factors = linnet_rule_factors((linnet_rule)plan->rule, version);
     linnet_status status = linnet_plan_check(plan, err);
     linnet_plan_rates(plan, version, &rate_b, &rate_a);
+    if (status == LINNET_OK && linnet_plan_clips_deltas(plan)) {
+        factors = (linnet_factors)0; /* ffa: the noised vector is B, and there is no other */
+        status = linnet_plan_noised_spec(plan, layout, version, &specs[n++], err);
+    }
     if (status == LINNET_OK && (factors & LINNET_FACTOR_B))
         status = factor_spec(plan, layout, LINNET_FACTOR_B, rate_b, &specs[n++], err);
     if (status == LINNET_OK && (factors & LINNET_FACTOR_A))

@@ -20,7 +20,8 @@
 static const linnet_plan_key_info keys[] = {
     {KEY("task", "name"), LINNET_PLAN_NAME, AT(name), 1, 63, NULL, "",
      "name of the task: letters, digits, - and _"},
-    {KEY("task", "preset"), LINNET_PLAN_CHOICE, AT(preset), 0, 2, "none|wearables|clinics", "",
+    {KEY("task", "preset"), LINNET_PLAN_CHOICE, AT(preset), 0, 4,
+     "none|wearables|clinics|wearables-dp|clinics-dp", "",
      "a set of defaults, applied before every other key"},
     {KEY("task", "seed"), LINNET_PLAN_SEED, AT(seed), 0, 0, NULL, "", "seed of the initial adapter"},
     {KEY("task", "rounds"), LINNET_PLAN_COUNT, AT(rounds), 0, 1000000, NULL, "rounds",
@@ -75,9 +76,36 @@ static const linnet_plan_key_info keys[] = {
      "from the first join of a round to its end"},
     {KEY("cohort", "poll"), LINNET_PLAN_DURATION, AT(poll_s), 1, 7 * 86400.0, NULL, "time",
      "mean pause between the polls of a device with nothing to do"},
+    {KEY("cohort", "cohorts"), LINNET_PLAN_COUNT, AT(cohorts), 1, 64, NULL, "cohorts",
+     "cohorts of a round, each with a roster, a sum and noise of its own; goal and minimum are of each"},
 
-    {KEY("secure", "profile"), LINNET_PLAN_CHOICE, AT(profile), 1, 1, "plain", "",
-     "plain: the coordinator is trusted and sees single deltas"},
+    {KEY("secure", "profile"), LINNET_PLAN_CHOICE, AT(profile), 1, 4, "plain|secure|secure+dp|central-dp", "",
+     "plain: the coordinator is trusted and sees single deltas; secure: it sees masked sums only; secure+dp: "
+     "and the sums carry noise; central-dp: a trusted coordinator sees single clipped deltas and adds noise"},
+    {KEY("secure", "corrupt"), LINNET_PLAN_NUMBER, AT(corrupt), 0, 0.3, NULL, "fraction",
+     "share of a roster, rounded up and at least one device, that may work with the adversary"},
+    {KEY("secure", "survivors"), LINNET_PLAN_COUNT, AT(survivors), 0, LINNET_COHORT_MAX, NULL, "devices",
+     "fewest contributions in a sum that is opened; 0: three quarters of cohort.minimum, rounded up"},
+    {KEY("secure", "phase_deadline"), LINNET_PLAN_DURATION, AT(phase_deadline_s), 1, 86400, NULL, "time",
+     "end of each phase of a masked round: roster, shares, masked vectors, survivors, opening"},
+
+    {KEY("privacy", "mechanism"), LINNET_PLAN_CHOICE, AT(mechanism), 0, 3,
+     "none|distributed|record-local|central", "",
+     "distributed: every device adds a share of the noise; record-local: DP-SGD on the device, per record or "
+     "unit; central: the coordinator adds it (follows from central-dp)"},
+    {KEY("privacy", "noise_multiplier"), LINNET_PLAN_NUMBER, AT(noise_multiplier), 0, 1000, NULL, "times",
+     "z: standard deviation of the noise over the sensitivity"},
+    {KEY("privacy", "clip"), LINNET_PLAN_NUMBER, AT(clip), 0, 1e6, NULL, "",
+     "largest L2 norm of a whole delta (distributed, central), or of one unit's gradient (record-local)"},
+    {KEY("privacy", "delta"), LINNET_PLAN_NUMBER, AT(dp_delta), 1e-12, 0.1, NULL, "",
+     "the delta at which epsilon is told; well below one over the number of units"},
+    {KEY("privacy", "epsilon_max"), LINNET_PLAN_NUMBER, AT(dp_epsilon_max), 0, 1000, NULL, "",
+     "budget of the task: a plan that spends more in its rounds is refused; 0: none"},
+    {KEY("privacy", "record_probability"), LINNET_PLAN_NUMBER, AT(record_probability), 0, 1, NULL, "",
+     "record-local: probability with which a step draws each unit"},
+    {KEY("privacy", "record_units"), LINNET_PLAN_COUNT, AT(record_units), 0, 100000000, NULL, "units",
+     "record-local: nominal number of units a device holds; a step's sum is divided by record_probability x "
+     "this"},
 
     {KEY("encoding", "ring_bits"), LINNET_PLAN_COUNT, AT(ring_bits), 16, 32, NULL, "bits",
      "width of a coordinate: 16, 20, 24 or 32"},
@@ -137,7 +165,11 @@ void linnet_plan_default(linnet_plan *plan)
     plan->over_selection = 1.2;
     plan->deadline_s = 600;
     plan->poll_s = 60;
+    plan->cohorts = 1;
     plan->profile = LINNET_PROFILE_PLAIN;
+    plan->corrupt = 0.05;
+    plan->phase_deadline_s = 120;
+    plan->dp_delta = 1e-5;
     plan->ring_bits = 24;
     plan->range = 1;
     plan->weight_max = 15;
@@ -166,7 +198,7 @@ static void preset_clinics(linnet_plan *plan)
     plan->rounds = 20;
     plan->rule = LINNET_RULE_FEDAVG;
     plan->goal = 6; /* set it to the number of clinics: everybody is in the cohort */
-    plan->minimum = 4;
+    plan->minimum = 5;
     plan->over_selection = 1;
     plan->deadline_s = 3600;
     plan->poll_s = 30;
@@ -174,13 +206,47 @@ static void preset_clinics(linnet_plan *plan)
     plan->weight_unit_tokens = 3072;
 }
 
+/* One cohort as large as there is: noise in the mean is z clip sqrt(d) / n, and every cohort carries its own.
+ */
+static void preset_wearables_dp(linnet_plan *plan)
+{
+    preset_wearables(plan);
+    plan->rounds = 20;
+    plan->rank = 4;
+    plan->rule = LINNET_RULE_FFA;
+    plan->goal = 1000;
+    plan->minimum = 800;
+    plan->over_selection = 1.024;
+    plan->profile = LINNET_PROFILE_SECURE_DP;
+    plan->survivors = 700;
+    plan->mechanism = LINNET_DP_DISTRIBUTED;
+    plan->noise_multiplier = 1.5;
+    plan->clip = 1;
+    plan->ring_bits = 20;
+    plan->value_bits = 0;
+}
+
+static void preset_clinics_dp(linnet_plan *plan)
+{
+    preset_clinics(plan);
+    plan->rule = LINNET_RULE_FFA;
+    plan->profile = LINNET_PROFILE_SECURE_DP;
+    plan->mechanism = LINNET_DP_RECORD_LOCAL;
+    plan->noise_multiplier = 1;
+    plan->clip = 0.5;
+    plan->record_probability = 0.05;
+    plan->record_units = 1000; /* set it to what a clinic holds */
+    plan->weight_max = 1;
+    plan->weight_unit_tokens = 0;
+}
+
 void linnet_plan_preset_apply(int preset, linnet_plan *plan)
 {
+    static void (*const presets[])(linnet_plan *) = {preset_wearables, preset_clinics, preset_wearables_dp,
+                                                     preset_clinics_dp};
     plan->preset = preset;
-    if (preset == 1)
-        preset_wearables(plan);
-    else if (preset == 2)
-        preset_clinics(plan);
+    if (preset >= 1 && preset <= (int)ARRAY_LEN(presets))
+        presets[preset - 1](plan);
 }
 
 void *linnet_plan_numbers_begin(void)
@@ -327,6 +393,16 @@ static linnet_status parse_number(const linnet_plan_key_info *key, const char *t
     return LINNET_OK;
 }
 
+/* Words that are known and refused, each with the reason: more use than a list of what is allowed. */
+static const struct {
+    const char *key, *word, *reason;
+} refused_words[] = {
+    {"privacy.mechanism", "record-joint",
+     "after a first local step with noise shared across clinics a clinic's own weights carry only its small "
+     "share, and one record then moves the released sum by far more than the clip norm; use record-local, "
+     "where every step carries the full noise"},
+};
+
 static linnet_status parse_choice(const linnet_plan_key_info *key, const char *text, int *ret_value,
                                   linnet_error *err)
 {
@@ -341,6 +417,10 @@ static linnet_status parse_choice(const linnet_plan_key_info *key, const char *t
         }
         choice = end ? end + 1 : NULL;
     }
+    for (size_t i = 0; i < ARRAY_LEN(refused_words); i++)
+        if (strcmp(key->name, refused_words[i].key) == 0 && strcmp(text, refused_words[i].word) == 0)
+            return linnet_fail(err, LINNET_ERR_UNSUPPORTED, "%s: %s is refused: %s", key->name, text,
+                               refused_words[i].reason);
     return not_allowed(key, LINNET_ERR_RANGE, text, err);
 }
 

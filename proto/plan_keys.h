@@ -37,7 +37,8 @@ linnet_status linnet_plan_value_parse(const linnet_plan_key_info *key, const cha
 void linnet_plan_value_write(const linnet_plan_key_info *key, const linnet_plan *plan, linnet_buffer *text);
 /** "1 to 256", "adamw|sgd": for errors and the table. */
 void linnet_plan_value_allowed(const linnet_plan_key_info *key, char *text, size_t n_text);
-/** Over the defaults: what a preset sets. 0 none, 1 wearables, 2 clinics. */
+/** Over the defaults: what a preset sets. 0 none, 1 wearables, 2 clinics, 3 wearables-dp, 4 clinics-dp. */
+#define LINNET_PLAN_PRESETS 5
 void linnet_plan_preset_apply(int preset, linnet_plan *plan);
 /** Numbers are written and read with a point, whatever the process's locale: begin, then end with what begin
  * returned. */

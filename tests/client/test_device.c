@@ -384,7 +384,9 @@ static void change_task(fake *f)
 }
 static void change_profile(fake *f)
 {
-    f->announcement.profile = 2;
+    f->announcement.profile = LINNET_PROFILE_SECURE;
+    f->announcement.phase_s = 60;
+    f->announcement.n_min = f->announcement.m_min = f->announcement.n_max = LINNET_SECURE_COHORT_MIN;
 }
 
 static void false_announcements_are_not_joined(void **state)

@@ -17,9 +17,10 @@ static linnet_status repack(unsigned which, const uint8_t *bytes, size_t n, linn
     linnet_checkin checkin;
     linnet_upload upload;
     linnet_answer answer;
+    linnet_round_message round_message;
     linnet_error err = {0};
     linnet_status status;
-    switch (which % 7) {
+    switch (which % 8) {
     case 0:
         status = linnet_release_unpack(bytes, n, &release, &err);
         return status == LINNET_OK ? linnet_release_pack(&release, out, &err) : status;
@@ -38,9 +39,12 @@ static linnet_status repack(unsigned which, const uint8_t *bytes, size_t n, linn
     case 5:
         status = linnet_upload_unpack(bytes, n, storage, &upload, &err);
         return status == LINNET_OK ? linnet_upload_pack(&upload, out, &err) : status;
-    default:
+    case 6:
         status = linnet_answer_unpack(bytes, n, storage, &answer, &err);
         return status == LINNET_OK ? linnet_answer_pack(&answer, out, &err) : status;
+    default:
+        status = linnet_round_message_unpack(bytes, n, &round_message, &err);
+        return status == LINNET_OK ? linnet_round_message_pack(&round_message, out, &err) : status;
     }
 }
 

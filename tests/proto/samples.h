@@ -23,7 +23,8 @@ static inline linnet_release sample_release(void)
                         .version = 41,
                         .factors = 2,
                         .learning_rate_b = 5e-3,
-                        .learning_rate_a = 1.25e-3};
+                        .learning_rate_a = 1.25e-3,
+                        .dp_unit = LINNET_DP_UNIT_RECORD};
     r.previous = sample_hash(1);
     r.base_model = sample_hash(2);
     r.adapter = sample_hash(3);
@@ -55,6 +56,43 @@ static inline linnet_announcement sample_announcement(void)
     a.vectors[1] = (linnet_ring_spec){
         .vector_id = 1, .length = 4, .bits = 32, .clamp = 1000000, .exponent = 0, .weight_max = 1};
     return a;
+}
+
+/* The same cohort with masks and distributed noise. */
+static inline linnet_announcement sample_noised_announcement(void)
+{
+    linnet_announcement a = sample_announcement();
+    a.profile = LINNET_PROFILE_SECURE_DP;
+    a.phase_s = 120;
+    a.vectors[0].length = 4096;
+    a.vectors[0].weight_max = 1;
+    a.vectors[1].length = LINNET_DP_LANES;
+    a.dp_mechanism = LINNET_DP_DISTRIBUTED;
+    a.dp_unit = LINNET_DP_UNIT_DEVICE;
+    a.dp_clip = 0.75;
+    a.dp_sigma2 = 4242;
+    a.dp_rotates = true;
+    return a;
+}
+
+/* And with DP-SGD on the device. */
+static inline linnet_announcement sample_record_announcement(void)
+{
+    linnet_announcement a = sample_noised_announcement();
+    a.dp_mechanism = LINNET_DP_RECORD_LOCAL;
+    a.dp_unit = LINNET_DP_UNIT_RECORD;
+    a.dp_rotates = false;
+    a.dp_exponent = -3;
+    a.dp_probability = 0.05;
+    a.dp_steps = 10;
+    return a;
+}
+
+static inline linnet_round_message sample_round_message(void)
+{
+    linnet_round_message m = {.kind = LINNET_ROUND_UNMASK};
+    m.announcement = sample_hash(16);
+    return m;
 }
 
 static inline linnet_upload_header sample_upload_header(void)
@@ -105,7 +143,8 @@ static inline linnet_answer sample_answer(void)
                            .n_revocation = 90,
                            .channel_key = sample_bytes + 900,
                            .n_channel_key = LINNET_SIGNED_CHANNEL_KEY_BYTES,
-                           .next_offset = 262144};
+                           .next_offset = 262144,
+                           .phase = LINNET_PHASE_SURVIVORS};
 }
 
 enum {
@@ -116,6 +155,9 @@ enum {
     SAMPLE_CHECKIN,
     SAMPLE_UPLOAD,
     SAMPLE_ANSWER,
+    SAMPLE_ROUND_MESSAGE,
+    SAMPLE_NOISED_ANNOUNCEMENT,
+    SAMPLE_RECORD_ANNOUNCEMENT,
     SAMPLES
 };
 
@@ -128,6 +170,7 @@ static inline linnet_status sample_pack(int which, linnet_buffer *bytes, linnet_
     linnet_checkin checkin = sample_checkin();
     linnet_upload upload = {.header = sample_bytes, .n_header = 200, .offset = 4096};
     linnet_answer answer = sample_answer();
+    linnet_round_message round_message = sample_round_message();
     switch (which) {
     case SAMPLE_RELEASE:
         return linnet_release_pack(&release, bytes, err);
@@ -141,6 +184,14 @@ static inline linnet_status sample_pack(int which, linnet_buffer *bytes, linnet_
         return linnet_checkin_pack(&checkin, bytes, err);
     case SAMPLE_UPLOAD:
         return linnet_upload_pack(&upload, bytes, err);
+    case SAMPLE_ROUND_MESSAGE:
+        return linnet_round_message_pack(&round_message, bytes, err);
+    case SAMPLE_NOISED_ANNOUNCEMENT:
+        announcement = sample_noised_announcement();
+        return linnet_announcement_pack(&announcement, bytes, err);
+    case SAMPLE_RECORD_ANNOUNCEMENT:
+        announcement = sample_record_announcement();
+        return linnet_announcement_pack(&announcement, bytes, err);
     default:
         return linnet_answer_pack(&answer, bytes, err);
     }
@@ -159,6 +210,7 @@ static inline linnet_status sample_unpack(int which, const void *bytes, size_t n
     linnet_checkin checkin;
     linnet_upload upload;
     linnet_answer answer;
+    linnet_round_message round_message;
     linnet_status status;
     switch (which) {
     case SAMPLE_RELEASE:
@@ -166,6 +218,8 @@ static inline linnet_status sample_unpack(int which, const void *bytes, size_t n
         status = status == LINNET_OK ? linnet_release_pack(&release, out, err) : status;
         break;
     case SAMPLE_ANNOUNCEMENT:
+    case SAMPLE_NOISED_ANNOUNCEMENT:
+    case SAMPLE_RECORD_ANNOUNCEMENT:
         status = linnet_announcement_unpack(bytes, n_bytes, &announcement, err);
         status = status == LINNET_OK ? linnet_announcement_pack(&announcement, out, err) : status;
         break;
@@ -184,6 +238,10 @@ static inline linnet_status sample_unpack(int which, const void *bytes, size_t n
     case SAMPLE_UPLOAD:
         status = linnet_upload_unpack(bytes, n_bytes, &storage, &upload, err);
         status = status == LINNET_OK ? linnet_upload_pack(&upload, out, err) : status;
+        break;
+    case SAMPLE_ROUND_MESSAGE:
+        status = linnet_round_message_unpack(bytes, n_bytes, &round_message, err);
+        status = status == LINNET_OK ? linnet_round_message_pack(&round_message, out, err) : status;
         break;
     default:
         status = linnet_answer_unpack(bytes, n_bytes, &storage, &answer, err);

@@ -80,6 +80,13 @@ static void fields_arrive_as_they_were_sent(void **state)
     assert_int_equal(a.corrupt_permille, 50);
     linnet_buffer_release(&bytes);
 
+    bytes = packed(SAMPLE_RECORD_ANNOUNCEMENT);
+    want = sample_record_announcement();
+    assert_ok(linnet_announcement_unpack(bytes.bytes, bytes.n_bytes, &a, &err), &err);
+    assert_int_equal(a.phase_s, 120);
+    assert_null(linnet_announcement_difference(&a, &want));
+    linnet_buffer_release(&bytes);
+
     bytes = packed(SAMPLE_ANSWER);
     linnet_answer answer, want_answer = sample_answer();
     for (size_t i = 0; i < sizeof(sample_bytes); i++)
@@ -92,6 +99,7 @@ static void fields_arrive_as_they_were_sent(void **state)
     assert_memory_equal(answer.receipt, want_answer.receipt, answer.n_receipt);
     assert_memory_equal(answer.channel_key, want_answer.channel_key, answer.n_channel_key);
     assert_int_equal(answer.next_offset, 262144);
+    assert_int_equal(answer.phase, LINNET_PHASE_SURVIVORS);
     linnet_buffer_release(&bytes);
     linnet_buffer_release(&storage);
 }
@@ -240,6 +248,8 @@ static void bytes_fields_of_another_length_are_refused(void **state)
         {SAMPLE_HELLO, 5, 120, "hello.channel_key"},
         {SAMPLE_CHECKIN, 3, 31, "checkin.ready"},
         {SAMPLE_UPLOAD, 1, 0, "upload.header"},
+        {SAMPLE_ROUND_MESSAGE, 1, 31, "round_message.announcement"},
+        {SAMPLE_ROUND_MESSAGE, 1, 0, "round_message.announcement"},
         {SAMPLE_ANSWER, 6, 10, "answer.certificate"},
         {SAMPLE_ANSWER, 7, 10, "answer.receipt"},
         {SAMPLE_ANSWER, 9, 10, "answer.channel_key"},
@@ -281,7 +291,10 @@ static void numbers_out_of_their_range_are_refused(void **state)
     REFUSED(a.protocol_version = 2);
     REFUSED(a.protocol_version = 0);
     REFUSED(a.profile = 0);
-    REFUSED(a.profile = 4);
+    REFUSED(a.profile = 5);
+    REFUSED(a.profile = LINNET_PROFILE_SECURE);     /* without phases */
+    REFUSED(a.profile = LINNET_PROFILE_CENTRAL_DP); /* without noise */
+    REFUSED(a.phase_s = 60);
     REFUSED(a.round = 0);
     REFUSED(a.n_vectors = 0);
     REFUSED(a.n_vectors = 4);
@@ -290,7 +303,7 @@ static void numbers_out_of_their_range_are_refused(void **state)
     REFUSED(a.n_min = 7);
     REFUSED(a.n_max = LINNET_COHORT_MAX + 1);
     REFUSED(a.m_min = 7);
-    REFUSED(a.corrupt_permille = 1001);
+    REFUSED(a.corrupt_permille = 301);
     REFUSED(a.vectors[1].vector_id = 0);
     REFUSED(a.vectors[1].vector_id = 3);
     REFUSED(a.vectors[0].length = 0);
@@ -299,6 +312,23 @@ static void numbers_out_of_their_range_are_refused(void **state)
     REFUSED(a.vectors[0].clamp = 0);
     REFUSED(a.vectors[0].weight_max = 0);
     REFUSED((a.vectors[0].clamp = 8388607, a.vectors[0].weight_max = 2));
+    REFUSED(a.dp_mechanism = LINNET_DP_DISTRIBUTED);
+    REFUSED(a.dp_unit = LINNET_DP_UNIT_DEVICE);
+    REFUSED(a.dp_clip = 1);
+    REFUSED(a.dp_sigma2 = 100);
+    REFUSED(a.dp_rotates = true);
+    REFUSED(a.dp_exponent = 1);
+    REFUSED(a.dp_probability = 0.5);
+    REFUSED(a.dp_steps = 1);
+    good.profile = LINNET_PROFILE_SECURE;
+    good.phase_s = 120;
+    assert_int_equal(announcement_with(&good), LINNET_OK);
+    REFUSED(a.phase_s = 0);
+    REFUSED(a.phase_s = 86401);
+    REFUSED(a.n_min = 2);
+    REFUSED(a.m_min = 2);
+    REFUSED(a.m_min = 4); /* above n_min */
+    REFUSED(a.profile = LINNET_PROFILE_SECURE_DP);
 #undef REFUSED
     linnet_release release = sample_release(), bad;
     linnet_upload_header header = sample_upload_header(), bad_header;
@@ -309,6 +339,7 @@ static void numbers_out_of_their_range_are_refused(void **state)
     assert_int_equal(linnet_release_pack(&bad, &bytes, NULL), LINNET_ERR_RANGE)
     REFUSED(bad.factors = 0);
     REFUSED(bad.factors = 4);
+    REFUSED(bad.dp_unit = 3);
     REFUSED(bad.learning_rate_b = -1);
     REFUSED(bad.learning_rate_b = 11);
     REFUSED(bad.learning_rate_a = 0.0 / 0.0);
@@ -324,6 +355,135 @@ static void numbers_out_of_their_range_are_refused(void **state)
     REFUSED(bad_header.n_bytes = (uint64_t)LINNET_OBJECT_BYTES_MAX + 1);
 #undef REFUSED
     assert_int_equal(bytes.n_bytes, 0);
+}
+
+/* Noise below 4 lattice units, or any lane beside the count: SECURE-AGGREGATION 6.2, property 24. */
+static void an_announcement_with_noise_is_held_to_its_rules(void **state)
+{
+    (void)state;
+    linnet_announcement a;
+#define REFUSED(good, change)                                                                                \
+    a = good();                                                                                              \
+    change;                                                                                                  \
+    if (announcement_with(&a) == LINNET_OK)                                                                  \
+    fail_msg("taken: " #change " of " #good)
+    REFUSED(sample_noised_announcement, a.dp_sigma2 = 15);
+    REFUSED(sample_noised_announcement, a.dp_sigma2 = (1u << 24) + 1);
+    REFUSED(sample_noised_announcement, a.vectors[1].length = LINNET_LANES);
+    REFUSED(sample_noised_announcement, a.vectors[0].weight_max = 2);
+    REFUSED(sample_noised_announcement, a.n_vectors = 1);
+    REFUSED(sample_noised_announcement, a.vectors[1].vector_id = 2); /* two factors, no lane */
+    REFUSED(sample_noised_announcement,
+            (a.n_vectors = 3, a.vectors[2] = a.vectors[0], a.vectors[2].vector_id = 2));
+    REFUSED(sample_noised_announcement, a.vectors[0].length = 4095); /* rotated in whole blocks */
+    REFUSED(sample_noised_announcement, a.profile = LINNET_PROFILE_SECURE);
+    REFUSED(sample_noised_announcement, (a.profile = LINNET_PROFILE_CENTRAL_DP, a.phase_s = 0));
+    REFUSED(sample_noised_announcement, a.dp_mechanism = LINNET_DP_NONE);
+    REFUSED(sample_noised_announcement, a.dp_mechanism = LINNET_DP_CENTRAL);
+    REFUSED(sample_noised_announcement, a.dp_mechanism = 4);
+    REFUSED(sample_noised_announcement, a.dp_unit = LINNET_DP_UNIT_RECORD);
+    REFUSED(sample_noised_announcement, a.dp_clip = 0);
+    REFUSED(sample_noised_announcement, a.dp_clip = 0.0 / 0.0);
+    REFUSED(sample_noised_announcement, a.dp_clip = 1.0 / 0.0);
+    REFUSED(sample_noised_announcement, a.dp_rotates = false);
+    REFUSED(sample_noised_announcement, a.dp_exponent = 1);
+    REFUSED(sample_noised_announcement, a.dp_probability = 1);
+    REFUSED(sample_noised_announcement, a.dp_steps = 1);
+    REFUSED(sample_record_announcement, a.dp_rotates = true);
+    REFUSED(sample_record_announcement, a.dp_exponent = 65);
+    REFUSED(sample_record_announcement, a.dp_exponent = -65);
+    REFUSED(sample_record_announcement, a.dp_probability = 0);
+    REFUSED(sample_record_announcement, a.dp_probability = 1.001);
+    REFUSED(sample_record_announcement, a.dp_probability = 0.0 / 0.0);
+    REFUSED(sample_record_announcement, a.dp_steps = 0);
+    REFUSED(sample_record_announcement, a.dp_steps = 10001);
+    REFUSED(sample_record_announcement, a.vectors[1].length = 2);
+#undef REFUSED
+    a = sample_noised_announcement();
+    a.profile = LINNET_PROFILE_CENTRAL_DP;
+    a.phase_s = 0;
+    a.dp_mechanism = LINNET_DP_CENTRAL;
+    a.dp_rotates = false;
+    a.vectors[0].length = 1000;
+    assert_int_equal(announcement_with(&a), LINNET_OK);
+    a = sample_record_announcement(); /* both factors: what leaves the device is noised already */
+    a.n_vectors = 3;
+    a.vectors[2] = a.vectors[0];
+    a.vectors[2].vector_id = 2;
+    assert_int_equal(announcement_with(&a), LINNET_OK);
+}
+
+static void masked_rounds_get_their_parameters_from_the_announcement(void **state)
+{
+    (void)state;
+    linnet_announcement a = sample_noised_announcement();
+    linnet_hash chain = sample_hash(30);
+    linnet_secagg_params params;
+    linnet_error err = {0};
+    assert_ok(linnet_secagg_params_of(&a, &chain, &params, &err), &err);
+    assert_true(linnet_hash_equal(&params.announcement, &chain));
+    assert_memory_equal(&params.coordinator, &a.coordinator, sizeof(a.coordinator));
+    assert_int_equal(params.n_min, 3);
+    assert_int_equal(params.n_max, 6);
+    assert_int_equal(params.m_min, 3);
+    assert_int_equal(params.corrupt_permille, 50);
+    assert_int_equal(params.n_vectors, 2);
+    assert_int_equal(params.vectors[0].length, 4096);
+    assert_int_equal(params.vectors[0].bits, 24);
+    assert_int_equal(params.vectors[1].id, 1);
+    a = sample_announcement();
+    assert_int_equal(linnet_secagg_params_of(&a, &chain, &params, &err), LINNET_ERR_RANGE);
+}
+
+/* Kinds and phases are the numbers of the messages: a device's are odd, the coordinator's even. */
+static void round_messages_and_phases_have_known_numbers(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 300; i++) {
+        linnet_buffer bytes = {0}, storage = {0};
+        linnet_round_message m = sample_round_message();
+        linnet_answer answer = {.phase = i};
+        bool is_kind = i == 0 || i == 1 || i == 3 || i == 7 || i == 9 || i == 10 || i == 11;
+        bool is_phase = i == 0 || i == 2 || i == 4 || i == 6 || i == 8 || i == 10 || i == 11;
+        m.kind = i;
+        assert_int_equal(linnet_round_message_pack(&m, &bytes, NULL), is_kind ? LINNET_OK : LINNET_ERR_RANGE);
+        linnet_buffer_clear(&bytes);
+        assert_int_equal(linnet_answer_pack(&answer, &bytes, NULL), is_phase ? LINNET_OK : LINNET_ERR_RANGE);
+        linnet_buffer_clear(&bytes);
+        linnet_buffer_append(&bytes, "\x58", 1); /* field 11 of a peer that does not check */
+        if (i >= 128)
+            linnet_buffer_append_u8(&bytes, (uint8_t)(i | 128));
+        linnet_buffer_append_u8(&bytes, (uint8_t)(i >= 128 ? i >> 7 : i));
+        assert_int_equal(linnet_answer_unpack(bytes.bytes, bytes.n_bytes, &storage, &answer, NULL),
+                         is_phase ? LINNET_OK : LINNET_ERR_RANGE);
+        linnet_buffer_release(&bytes);
+        linnet_buffer_release(&storage);
+    }
+}
+
+static void the_messages_of_the_largest_cohort_fit_their_frames(void **state)
+{
+    (void)state;
+    const size_t n = LINNET_COHORT_MAX, bitmap = LINNET_COHORT_MAX / 8;
+    const size_t roster = 64 + 4 + n * LINNET_ADVERT_BYTES, shares = 48 + (n - 1) * 104 + 64;
+    const size_t survivors = 64 + bitmap + n * 96, certificate = survivors + 4 + n * 68;
+    const size_t unmask = 48 + (n - 1) * 33 + 64;
+    const size_t overhead = 4096; /* header, padding, sealing, signature */
+    assert_int_equal(roster, 374852);
+    assert_true(roster + overhead <= LINNET_RESPONSE_BYTES_MAX);
+    assert_true(certificate + overhead <= LINNET_RESPONSE_BYTES_MAX);
+    assert_true(shares + overhead <= LINNET_REQUEST_BYTES_MAX);
+    assert_true(unmask + overhead <= LINNET_REQUEST_BYTES_MAX);
+    uint8_t *raw = calloc(1, roster);
+    linnet_buffer bytes = {0};
+    linnet_error err = {0};
+    linnet_frame frame = {.header = sample_bytes, .n_header = 2048, .raw = raw, .n_raw = roster}, opened;
+    assert_non_null(raw);
+    assert_ok(linnet_frame_pack(&frame, &bytes, &err), &err);
+    assert_ok(linnet_frame_open(bytes.bytes, bytes.n_bytes, &opened, &err), &err);
+    assert_int_equal(opened.n_raw, roster);
+    linnet_buffer_release(&bytes);
+    free(raw);
 }
 
 static void an_answers_message_is_one_printable_line(void **state)
@@ -524,8 +684,8 @@ static void no_message_type_is_recursive(void **state)
         if (!is_known)
             fail_msg("message %s: field %s has type %s, which is not declared above it", current, name, type);
     }
-    assert_int_equal(n_names, 9);
-    assert_in_range(n_fields, 50, 100);
+    assert_int_equal(n_names, 10);
+    assert_in_range(n_fields, 60, 120);
     linnet_buffer_release(&text);
 }
 
@@ -541,6 +701,10 @@ int main(void)
         cmocka_unit_test(unknown_fields_are_refused_at_every_depth),
         cmocka_unit_test(bytes_fields_of_another_length_are_refused),
         cmocka_unit_test(numbers_out_of_their_range_are_refused),
+        cmocka_unit_test(an_announcement_with_noise_is_held_to_its_rules),
+        cmocka_unit_test(masked_rounds_get_their_parameters_from_the_announcement),
+        cmocka_unit_test(round_messages_and_phases_have_known_numbers),
+        cmocka_unit_test(the_messages_of_the_largest_cohort_fit_their_frames),
         cmocka_unit_test(an_answers_message_is_one_printable_line),
         cmocka_unit_test(a_bomb_of_empty_submessages_stays_below_the_cap),
         cmocka_unit_test(every_failing_allocation_is_an_error_and_no_leak),

@@ -28,11 +28,11 @@ static void append_escaped(linnet_buffer *out, const char *text, const char *spe
     }
 }
 
-static void append_markdown_key(linnet_buffer *out, const linnet_plan_key_info *key, char *const values[3],
-                                const char *allowed)
+static void append_markdown_key(linnet_buffer *out, const linnet_plan_key_info *key,
+                                char *const values[LINNET_PLAN_PRESETS], const char *allowed)
 {
     linnet_buffer_append_format(out, "| `%s` | %s |", key->key, values[0]);
-    for (int preset = 1; preset < 3; preset++)
+    for (int preset = 1; preset < LINNET_PLAN_PRESETS; preset++)
         linnet_buffer_append_format(out, " %s |",
                                     strcmp(values[preset], values[0]) == 0 ? "" : values[preset]);
     linnet_buffer_append_text(out, " ");
@@ -40,10 +40,10 @@ static void append_markdown_key(linnet_buffer *out, const linnet_plan_key_info *
     linnet_buffer_append_format(out, " | %s | %s |\n", key->unit, key->meaning);
 }
 
-static void append_man_key(linnet_buffer *out, const linnet_plan_key_info *key, char *const values[3],
-                           const char *allowed)
+static void append_man_key(linnet_buffer *out, const linnet_plan_key_info *key,
+                           char *const values[LINNET_PLAN_PRESETS], const char *allowed)
 {
-    static const char *const presets[] = {"", "wearables", "clinics"};
+    static const char *const presets[] = {"", "wearables", "clinics", "wearables-dp", "clinics-dp"};
     linnet_buffer_append_text(out, "*");
     append_escaped(out, key->key, "_");
     linnet_buffer_append_format(out, "* = %s\n\t", values[0]);
@@ -51,7 +51,7 @@ static void append_man_key(linnet_buffer *out, const linnet_plan_key_info *key, 
     linnet_buffer_append_text(out, ".\n\t");
     append_escaped(out, allowed, "_*");
     linnet_buffer_append_format(out, "%s%s", *key->unit ? " " : "", key->unit);
-    for (int preset = 1; preset < 3; preset++)
+    for (int preset = 1; preset < LINNET_PLAN_PRESETS; preset++)
         if (strcmp(key->key, "preset") != 0 && strcmp(values[preset], values[0]) != 0)
             linnet_buffer_append_format(out, "; %s: %s", presets[preset], values[preset]);
     linnet_buffer_append_text(out, ".\n\n");
@@ -63,20 +63,21 @@ static void append_keys(linnet_buffer *out, bool is_man)
     const linnet_plan_key_info *key;
     for (size_t i = 0; (key = linnet_plan_key_at(i)); i++) {
         char allowed[96];
-        char *values[3];
+        char *values[LINNET_PLAN_PRESETS];
         linnet_plan_value_allowed(key, allowed, sizeof(allowed));
-        for (int preset = 0; preset < 3; preset++)
+        for (int preset = 0; preset < LINNET_PLAN_PRESETS; preset++)
             values[preset] = value_text(key, strcmp(key->key, "preset") == 0 ? 0 : preset);
         if (strcmp(section, key->section) != 0) {
             linnet_buffer_append_format(out, is_man ? "## [%s]\n\n" : "\n### [%s]\n\n", key->section);
             if (!is_man)
                 linnet_buffer_append_text(
-                    out, "| key | default | wearables | clinics | allowed | unit | meaning |\n"
-                         "|---|---|---|---|---|---|---|\n");
+                    out,
+                    "| key | default | wearables | clinics | wearables-dp | clinics-dp | allowed | unit | "
+                    "meaning |\n|---|---|---|---|---|---|---|---|---|\n");
             section = key->section;
         }
         (is_man ? append_man_key : append_markdown_key)(out, key, values, allowed);
-        for (int preset = 0; preset < 3; preset++)
+        for (int preset = 0; preset < LINNET_PLAN_PRESETS; preset++)
             free(values[preset]);
     }
     linnet_buffer_append_u8(out, 0);

@@ -8,17 +8,19 @@
 #include "linnet/bytes.h"
 
 /* The paths of version 1. Sealed requests and their answers are linnet_frames on both ways: check-in =
- * {Checkin}, upload = {Upload, raw bytes from offset}, enrol = {empty header, signed CSR}; an answer =
- * {Answer, empty raw part}, status 200. Anything else (400 for what does not open, 421 for a channel key that
- * is gone) sends the device back to HELLO. An object is named by the hash that the signed release holds
- * (plan: H("plan."), adapter: H("objct")). One GET returns the bytes from range_first on, at most
- * LINNET_OBJECT_CHUNK_BYTES, as 206 (200 from the start is fine): the device asks on until the hash agrees,
- * and a part shorter than that is the last. */
+ * {Checkin}, upload = {Upload, raw bytes from offset}, enrol = {empty header, signed CSR}, round =
+ * {RoundMessage, a device's message of secagg.h}; an answer = {Answer, raw part}, status 200, where the raw
+ * part is empty but for answers to round: there it is the coordinator's message that `phase` names. Anything
+ * else (400 for what does not open, 421 for a channel key that is gone) sends the device back to HELLO. An
+ * object is named by the hash that the signed release holds (plan: H("plan."), adapter: H("objct")). One GET
+ * returns the bytes from range_first on, at most LINNET_OBJECT_CHUNK_BYTES, as 206 (200 from the start is
+ * fine): the device asks on until the hash agrees, and a part shorter than that is the last. */
 #define LINNET_PATH_HELLO "/v1/hello"     /* GET, public: keys and lists, each signed by itself */
 #define LINNET_PATH_OBJECT "/v1/objects/" /* GET + 64 hex digits, public, content-addressed, Range */
 #define LINNET_PATH_ENROLL "/v1/enroll"   /* POST, sealed */
 #define LINNET_PATH_CHECKIN "/v1/checkin" /* POST, sealed */
 #define LINNET_PATH_UPLOAD "/v1/upload"   /* POST, sealed */
+#define LINNET_PATH_ROUND "/v1/round"     /* POST, sealed */
 
 typedef struct linnet_http_request {
     const char *method, *path; /* "POST", "/v1/checkin"; borrowed */

@@ -8,7 +8,9 @@
 
 #include "linnet/identity.h"
 #include "linnet/limits.h"
+#include "linnet/plan.h"
 #include "linnet/ring.h"
+#include "linnet/secagg.h"
 
 #define LINNET_PROTOCOL_VERSION 1
 
@@ -35,6 +37,7 @@ typedef struct linnet_release {
     uint32_t factors; /* active in the step from this version: linnet_factors */
     double learning_rate_b, learning_rate_a; /* of the local training from this version */
     bool is_final;                           /* the task has ended: install, do not train */
+    uint32_t dp_unit;                        /* linnet_dp_unit of the step from this version */
 } linnet_release;
 linnet_status linnet_release_pack(const linnet_release *release, linnet_buffer *ret_body,
                                   linnet_error *err) LINNET_NODISCARD;
@@ -56,12 +59,34 @@ typedef struct linnet_announcement {
     uint64_t revocation_number;
     linnet_hash revocation; /* H("revok", list) */
     linnet_hash checkpoint; /* head of the transcript */
+    uint32_t phase_s;       /* seconds of each interactive phase; 0 without masks */
+    /* differential privacy: all zero without it */
+    uint32_t dp_mechanism, dp_unit; /* linnet_dp_mechanism, linnet_dp_unit */
+    double dp_clip;                 /* Delta, in units of the weights */
+    uint64_t dp_sigma2; /* lattice variance of one draw: a device's share, a step's or the sum's noise */
+    bool dp_rotates;
+    int32_t dp_exponent;   /* record-local: f of the gradient lattice */
+    double dp_probability; /* record-local: p of drawing a unit, and the noised steps of a round */
+    uint32_t dp_steps;
 } linnet_announcement;
 linnet_status linnet_announcement_pack(const linnet_announcement *announcement, linnet_buffer *ret_body,
                                        linnet_error *err) LINNET_NODISCARD;
 linnet_status linnet_announcement_unpack(const void *body, size_t n_body,
                                          linnet_announcement *ret_announcement,
                                          linnet_error *err) LINNET_NODISCARD;
+
+/** Everything of an announcement of a step from `version` that follows from the plan: profile, cohort,
+ * phases, vectors, noise. The rest is zero and the caller's. */
+linnet_status linnet_announcement_of_plan(const linnet_plan *plan, const linnet_layout *layout,
+                                          uint64_t version, linnet_announcement *ret_announcement,
+                                          linnet_error *err) LINNET_NODISCARD;
+/** NULL where `a` says what `planned` says, else what differs, one static line: a device does not join then.
+ */
+const char *linnet_announcement_difference(const linnet_announcement *a, const linnet_announcement *planned);
+
+/** What the protocol machines need of an announcement whose hash is A. RANGE for a profile without masks. */
+linnet_status linnet_secagg_params_of(const linnet_announcement *announcement, const linnet_hash *a,
+                                      linnet_secagg_params *ret_params, linnet_error *err) LINNET_NODISCARD;
 
 /* ---- M5 header; signed by the device over H("maskd", body). In profile plain the chain ends at A. ---- */
 typedef struct linnet_upload_header {
@@ -142,6 +167,37 @@ linnet_status linnet_upload_pack(const linnet_upload *upload, linnet_buffer *ret
 linnet_status linnet_upload_unpack(const void *bytes, size_t n_bytes, linnet_buffer *storage,
                                    linnet_upload *ret_upload, linnet_error *err) LINNET_NODISCARD;
 
+/* ---- a message of the interactive round; the raw part of its frame is the message of secagg.h ---- */
+typedef enum linnet_round_kind { /* values are on the wire: the numbers of the messages */
+                                 LINNET_ROUND_POLL = 0,   /* what is the phase? raw part empty */
+                                 LINNET_ROUND_ADVERT = 1, /* M1 */
+                                 LINNET_ROUND_SHARES = 3, /* M3 */
+                                 LINNET_ROUND_ATTEST = 7, /* M7 */
+                                 LINNET_ROUND_UNMASK = 9, /* M9 */
+                                 LINNET_ROUND_COMPLAINT = 10,
+                                 LINNET_ROUND_ABORT = 11,
+} linnet_round_kind;
+typedef struct linnet_round_message {
+    linnet_hash announcement; /* A */
+    uint32_t kind;            /* linnet_round_kind */
+} linnet_round_message;
+linnet_status linnet_round_message_pack(const linnet_round_message *message, linnet_buffer *ret_bytes,
+                                        linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_round_message_unpack(const void *bytes, size_t n_bytes,
+                                          linnet_round_message *ret_message,
+                                          linnet_error *err) LINNET_NODISCARD;
+
+/** What an answer to a round message brings in its raw part; values are on the wire: the message's number. */
+typedef enum linnet_round_phase {
+    LINNET_PHASE_NONE = 0,        /* nothing yet, or not for this device */
+    LINNET_PHASE_ROSTER = 2,      /* M2 */
+    LINNET_PHASE_SHARERS = 4,     /* M4 */
+    LINNET_PHASE_SURVIVORS = 6,   /* M6 */
+    LINNET_PHASE_CERTIFICATE = 8, /* M8 */
+    LINNET_PHASE_CLOSED = 10,     /* the sum is opened; raw part empty */
+    LINNET_PHASE_VOID = 11,       /* the round failed; raw part empty. Says nothing about what was learned */
+} linnet_round_phase;
+
 /* ---- the one answer type of sealed requests ---- */
 typedef enum linnet_answer_code { /* values are on the wire */
                                   LINNET_ANSWER_OK = 0,
@@ -164,6 +220,7 @@ typedef struct linnet_answer {
     const uint8_t *certificate, *receipt, *revocation, *channel_key; /* fixed-width signed bytes */
     size_t n_certificate, n_receipt, n_revocation, n_channel_key;
     uint64_t next_offset; /* of an upload */
+    uint32_t phase;       /* linnet_round_phase, of an answer to a round message */
 } linnet_answer;
 linnet_status linnet_answer_pack(const linnet_answer *answer, linnet_buffer *ret_bytes,
                                  linnet_error *err) LINNET_NODISCARD;
