@@ -185,6 +185,13 @@ static void seal_and_open(const linnet_scalar *s_share, const linnet_scalar *b_s
     require(linnet_share_box_open(&key, box, &s, &b) == LINNET_ERR_CRYPTO, "a changed box opens");
 }
 
+/* Takes as long as the share says; volatile, so that no compiler finds a way without a branch. */
+static void leak(const linnet_scalar *share)
+{
+    for (volatile unsigned i = 0; i < share->bytes[0]; i++)
+        continue;
+}
+
 int main(int argc, char **argv)
 {
     linnet_error err;
@@ -192,8 +199,10 @@ int main(int argc, char **argv)
     require(RUNNING_ON_VALGRIND, "says nothing without valgrind");
     require(linnet_crypto_init(&err) == LINNET_OK, "libsodium does not start");
     share_and_combine(shares);
-    if (argc == 2 && strcmp(argv[1], "--leak") == 0) /* as a check with memcmp would */
-        return shares[0].bytes[31] == 0x10 && shares[0].bytes[0] > 0xec ? 1 : 0;
+    if (argc == 2 && strcmp(argv[1], "--leak") == 0) {
+        leak(&shares[0]);
+        return 0;
+    }
     agree_and_mask();
     seal_and_open(&shares[0], &shares[1]);
     return 0;
