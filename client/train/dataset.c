@@ -94,9 +94,11 @@ linnet_status linnet_record_parse(const char *line, size_t n_bytes, linnet_recor
         status = linnet_fail(err, LINNET_ERR_FORMAT, "no JSON object");
     else
         status = parse_forms(object, &record, err);
-    const json_t *client = json_object_get(object, "client");
+    const json_t *client = json_object_get(object, "client"), *unit = json_object_get(object, "unit");
     if (status == LINNET_OK && client)
         status = copy_text(client, "client", &record.client, err);
+    if (status == LINNET_OK && unit)
+        status = copy_text(unit, "unit", &record.unit, err);
     json_decref(object);
     if (status != LINNET_OK) {
         linnet_record_release(&record);
@@ -114,6 +116,7 @@ void linnet_record_release(linnet_record *record)
     }
     free(record->messages);
     free(record->client);
+    free(record->unit);
     free(record->text);
     free(record->completion);
     *record = (linnet_record){0};

@@ -296,6 +296,61 @@ void linnet_tokens_release(linnet_tokens *tokens)
     *tokens = (linnet_tokens){0};
 }
 
+/* ---- sets ---- */
+
+/* An item of a set and the name of its unit. */
+typedef struct named_item {
+    const char *unit; /* borrowed, NULL: a unit of its own */
+    size_t item;
+} named_item;
+
+static bool is_same_unit(const named_item *a, const named_item *b)
+{
+    return a->unit && b->unit && strcmp(a->unit, b->unit) == 0;
+}
+
+/* By name, those without one first; items of one unit in their order. */
+static int by_unit(const void *left, const void *right)
+{
+    const named_item *a = left, *b = right;
+    int order = !a->unit || !b->unit ? (a->unit != NULL) - (b->unit != NULL) : strcmp(a->unit, b->unit);
+    return order != 0 ? order : (a->item > b->item) - (a->item < b->item);
+}
+
+/* Number the units of a set as they first appear. First each item gets the first item of its unit, then, in
+ * the items' order, that one's number. Sorts `named`. */
+static void number_units(linnet_token_set *set, named_item *named)
+{
+    qsort(named, set->n_items, sizeof(*named), by_unit);
+    for (size_t i = 0, first = 0; i < set->n_items; i++) {
+        if (!is_same_unit(&named[first], &named[i]))
+            first = i;
+        set->units[named[i].item] = named[first].item;
+    }
+    for (size_t i = 0; i < set->n_items; i++)
+        set->units[i] = set->units[i] == i ? set->n_units++ : set->units[set->units[i]];
+}
+
+/* Encode one record and keep it, unless it has nothing to learn. */
+static linnet_status add_item(linnet_token_set *set, const linnet_record *record,
+                              const linnet_tokenizer *tokenizer, const linnet_encoding *encoding,
+                              named_item *named, linnet_error *err)
+{
+    linnet_tokens tokens = {0};
+    linnet_status status = linnet_record_encode(record, tokenizer, encoding, &tokens, err);
+    if (status != LINNET_OK)
+        return linnet_error_prefix(err, status, "record of line %zu", record->line);
+    if (tokens.n_counted == 0) {
+        linnet_tokens_release(&tokens);
+        set->n_empty++;
+        return LINNET_OK;
+    }
+    named[set->n_items] = (named_item){.unit = record->unit, .item = set->n_items};
+    set->items[set->n_items++] = tokens;
+    set->n_counted += tokens.n_counted;
+    return LINNET_OK;
+}
+
 linnet_status linnet_token_set_create(const linnet_dataset *dataset, const size_t *indices, size_t n_indices,
                                       const linnet_tokenizer *tokenizer, const linnet_encoding *encoding,
                                       linnet_token_set **ret_set, linnet_error *err)
@@ -303,24 +358,18 @@ linnet_status linnet_token_set_create(const linnet_dataset *dataset, const size_
     size_t n = indices ? n_indices : dataset->n_records;
     linnet_status status = LINNET_OK;
     linnet_token_set *set = calloc(1, sizeof(*set));
-    if (set)
+    named_item *named = calloc(n > 0 ? n : 1, sizeof(*named));
+    if (set) {
         set->items = calloc(n > 0 ? n : 1, sizeof(*set->items));
-    if (!set || !set->items)
-        status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory for %zu records", n);
-    for (size_t i = 0; i < n && status == LINNET_OK; i++) {
-        const linnet_record *record = &dataset->records[indices ? indices[i] : i];
-        linnet_tokens tokens = {0};
-        status = linnet_record_encode(record, tokenizer, encoding, &tokens, err);
-        if (status != LINNET_OK) {
-            status = linnet_error_prefix(err, status, "record of line %zu", record->line);
-        } else if (tokens.n_counted == 0) {
-            linnet_tokens_release(&tokens);
-            set->n_empty++;
-        } else {
-            set->items[set->n_items++] = tokens;
-            set->n_counted += tokens.n_counted;
-        }
+        set->units = calloc(n > 0 ? n : 1, sizeof(*set->units));
     }
+    if (!set || !set->items || !set->units || !named)
+        status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory for %zu records", n);
+    for (size_t i = 0; i < n && status == LINNET_OK; i++)
+        status = add_item(set, &dataset->records[indices ? indices[i] : i], tokenizer, encoding, named, err);
+    if (status == LINNET_OK)
+        number_units(set, named);
+    free(named);
     if (status != LINNET_OK) {
         linnet_token_set_destroy(set);
         return status;
@@ -336,5 +385,6 @@ void linnet_token_set_destroy(linnet_token_set *set)
     for (size_t i = 0; set->items && i < set->n_items; i++)
         linnet_tokens_release(&set->items[i]);
     free(set->items);
+    free(set->units);
     free(set);
 }

@@ -16,14 +16,15 @@ static void a_line_is_one_of_three_forms(void **state)
     static const struct {
         const char *line;
         linnet_record_kind kind;
-        const char *text, *completion, *client;
+        const char *text, *completion, *client, *unit;
         size_t n_messages;
     } cases[] = {
-        {"{\"text\":\"a\\nb\"}", LINNET_RECORD_TEXT, "a\nb", NULL, NULL, 0},
-        {"{\"text\":\"\",\"client\":\"c-1\",\"n\":[1,{}]}", LINNET_RECORD_TEXT, "", NULL, "c-1", 0},
-        {" {\"completion\":\"y\",\"prompt\":\"x\"}\r", LINNET_RECORD_COMPLETION, "x", "y", NULL, 0},
+        {"{\"text\":\"a\\nb\"}", LINNET_RECORD_TEXT, "a\nb", NULL, NULL, NULL, 0},
+        {"{\"text\":\"\",\"client\":\"c-1\",\"n\":[1,{}]}", LINNET_RECORD_TEXT, "", NULL, "c-1", NULL, 0},
+        {"{\"unit\":\"p 7\",\"text\":\"a\",\"client\":\"c\"}", LINNET_RECORD_TEXT, "a", NULL, "c", "p 7", 0},
+        {" {\"completion\":\"y\",\"prompt\":\"x\"}\r", LINNET_RECORD_COMPLETION, "x", "y", NULL, NULL, 0},
         {"{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":\"a\"}]}",
-         LINNET_RECORD_MESSAGES, NULL, NULL, NULL, 2},
+         LINNET_RECORD_MESSAGES, NULL, NULL, NULL, NULL, 2},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         linnet_record record = {0};
@@ -31,8 +32,8 @@ static void a_line_is_one_of_three_forms(void **state)
         must(linnet_record_parse(cases[i].line, strlen(cases[i].line), &record, &err), &err);
         assert_int_equal(record.kind, cases[i].kind);
         assert_int_equal(record.n_messages, cases[i].n_messages);
-        const char *const got[] = {record.text, record.completion, record.client};
-        const char *const want[] = {cases[i].text, cases[i].completion, cases[i].client};
+        const char *const got[] = {record.text, record.completion, record.client, record.unit};
+        const char *const want[] = {cases[i].text, cases[i].completion, cases[i].client, cases[i].unit};
         for (size_t j = 0; j < ARRAY_LEN(got); j++) {
             if (want[j])
                 assert_string_equal(got[j], want[j]);
@@ -65,6 +66,7 @@ static void bad_lines_are_refused_and_never_quoted(void **state)
         {"{\"text\":7}", "\"text\" is no string"},
         {"{\"text\":null}", "\"text\" is no string"},
         {"{\"text\":\"secret\",\"client\":3}", "\"client\" is no string"},
+        {"{\"text\":\"secret\",\"unit\":3}", "\"unit\" is no string"},
         {"{\"messages\":[]}", "\"messages\""},
         {"{\"messages\":\"secret\"}", "\"messages\""},
         {"{\"messages\":[7]}", "message 1"},
@@ -352,6 +354,38 @@ static void records_without_a_counted_token_are_left_out_of_a_set(void **state)
     linnet_buffer_release(&bytes);
 }
 
+static void records_of_one_unit_share_a_number(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"text\":\"ac\",\"unit\":\"q\"}\n{\"text\":\"ac\"}\n"
+                               "{\"text\":\"ac\",\"unit\":\"p\"}\n{\"text\":\"\",\"unit\":\"r\"}\n"
+                               "{\"text\":\"ac\"}\n{\"text\":\"ca\",\"unit\":\"q\"}\n"
+                               "{\"text\":\"ca\",\"unit\":\"\"}\n{\"text\":\"ca\",\"unit\":\"p\"}\n";
+    static const size_t some[] = {7, 5, 3, 2, 4}, want_all[] = {0, 1, 2, 3, 0, 4, 2},
+                        want_some[] = {0, 1, 0, 2}; /* r has nothing to learn */
+    linnet_buffer bytes = {0};
+    linnet_dataset *d = NULL;
+    linnet_token_set *all = NULL, *few = NULL;
+    linnet_error err = {0};
+    linnet_encoding encoding = {.context_tokens = 99};
+    opened o = open_tiny(&tiny_base, &bytes);
+    must(linnet_dataset_load(data_file(text, strlen(text)), false, &d, &err), &err);
+    (void)unlink(data_path);
+    must(linnet_token_set_create(d, NULL, 0, o.tokenizer, &encoding, &all, &err), &err);
+    must(linnet_token_set_create(d, some, ARRAY_LEN(some), o.tokenizer, &encoding, &few, &err), &err);
+    assert_int_equal(all->n_items, ARRAY_LEN(want_all));
+    assert_int_equal(all->n_units, 5);
+    assert_memory_equal(all->units, want_all, sizeof(want_all));
+    assert_int_equal(few->n_items, ARRAY_LEN(want_some));
+    assert_int_equal(few->n_units, 3);
+    assert_memory_equal(few->units, want_some, sizeof(want_some));
+    linnet_token_set_destroy(all);
+    linnet_token_set_destroy(few);
+    linnet_dataset_destroy(d);
+    close_tokenizer(&o);
+    linnet_buffer_release(&bytes);
+}
+
 /* ---- FEDERATED-LORA 12.3 ---- */
 
 /* Counted tokens of a client's records; of every stride-th of them, and how many those are. */
@@ -428,6 +462,7 @@ int main(void)
         cmocka_unit_test(an_unknown_template_is_refused_for_messages_alone),
         cmocka_unit_test(a_conversation_is_encoded_up_to_where_the_assistant_speaks),
         cmocka_unit_test(records_without_a_counted_token_are_left_out_of_a_set),
+        cmocka_unit_test(records_of_one_unit_share_a_number),
         cmocka_unit_test(the_clinics_have_the_tokens_of_the_reference_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

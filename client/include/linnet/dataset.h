@@ -3,7 +3,9 @@
 #define LINNET_DATASET_H
 
 /* JSON Lines of records: {"text"}, {"prompt","completion"} or {"messages":[{"role","content"}]}, each with an
- * optional "client"; other keys are ignored. How a record becomes ids and is cut: DESIGN.md, section 2. */
+ * optional "client" and "unit" (all records of one unit, a patient's say, are one contribution to
+ * record-level privacy); other keys are ignored. How a record becomes ids and is cut: DESIGN.md, section 2.
+ */
 
 #include "linnet/model.h"
 #include "linnet/tokenizer.h"
@@ -23,6 +25,7 @@ typedef struct linnet_message {
 typedef struct linnet_record {
     linnet_record_kind kind;
     char *client;             /* owned, NULL where absent */
+    char *unit;               /* owned, NULL where absent: the record is a unit of its own */
     char *text;               /* TEXT; for COMPLETION the prompt */
     char *completion;         /* COMPLETION */
     linnet_message *messages; /* MESSAGES */
@@ -77,7 +80,8 @@ linnet_status linnet_chat_encode(const linnet_message *messages, size_t n_messag
 /** All records of a set (or those of an index list), tokenised once. */
 typedef struct linnet_token_set {
     linnet_tokens *items; /* owned; records without a counted target are left out */
-    size_t n_items, n_counted;
+    size_t *units;        /* owned; the unit of each item, 0 .. n_units - 1, numbered as they first appear */
+    size_t n_items, n_units, n_counted;
     size_t n_empty; /* records left out */
 } linnet_token_set;
 linnet_status linnet_token_set_create(const linnet_dataset *dataset, const size_t *indices, size_t n_indices,
