@@ -93,7 +93,7 @@ static linnet_status check_geometric(const linnet_robust_config *config, linnet_
     return LINNET_OK;
 }
 
-static linnet_status check_config(const linnet_robust_config *config, size_t n, linnet_error *err)
+linnet_status linnet_robust_check(const linnet_robust_config *config, size_t n, linnet_error *err)
 {
     if ((size_t)config->rule >= LINNET_ROBUST_RULES || n == 0)
         return linnet_fail(err, LINNET_ERR_ARG, "robust rule %d over %zu vectors", (int)config->rule, n);
@@ -144,7 +144,7 @@ static linnet_status allocate(linnet_robust *r, linnet_error *err)
 linnet_status linnet_robust_create(const linnet_robust_config *config, size_t n_vectors,
                                    const double *weights, linnet_robust **ret_robust, linnet_error *err)
 {
-    linnet_status status = check_config(config, n_vectors, err);
+    linnet_status status = linnet_robust_check(config, n_vectors, err);
     if (status != LINNET_OK)
         return status;
     linnet_robust *r = calloc(1, sizeof(*r));

@@ -102,6 +102,8 @@ linnet_status linnet_plan_check(const linnet_plan *plan, linnet_error *err)
     linnet_status status = linnet_plan_check_secure(plan, err);
     if (status == LINNET_OK)
         status = linnet_plan_check_privacy(plan, err);
+    if (status == LINNET_OK)
+        status = linnet_plan_check_aggregation(plan, err);
     return status == LINNET_OK ? check_ring(plan, err) : status;
 }
 

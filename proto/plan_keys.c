@@ -126,9 +126,25 @@ static const linnet_plan_key_info keys[] = {
      "step of the server optimiser"},
     {KEY("aggregation", "server_momentum"), LINNET_PLAN_NUMBER, AT(server_momentum), 0, 0.999, NULL, "",
      "momentum of fedavgm"},
+    {KEY("aggregation", "combine"), LINNET_PLAN_CHOICE, AT(combine), 0, 5,
+     "mean|median|trimmed-mean|geometric-median|krum|multi-krum", "",
+     "how single deltas (profile plain) or the means of cohorts (secure, secure+dp: at least 3, better 5 or "
+     "more cohorts) become one; all but mean stand a few bad ones and bias what is not alike"},
+    {KEY("aggregation", "trim"), LINNET_PLAN_NUMBER, AT(trim), 0, 0.49, NULL, "fraction",
+     "trimmed-mean: share of the values that is cut on each side, rounded up"},
+    {KEY("aggregation", "assumed_corrupt"), LINNET_PLAN_COUNT, AT(assumed_corrupt), 0, LINNET_COHORT_MAX,
+     NULL, "devices", "krum, multi-krum: f bad deltas are expected; cohort.minimum is at least 2 f + 3"},
+    {KEY("aggregation", "norm_clip"), LINNET_PLAN_NUMBER, AT(norm_clip), 0, 1000, NULL, "times",
+     "each delta or mean of a cohort is first scaled down to this times the median norm; 0: off"},
+    {KEY("aggregation", "step_clip"), LINNET_PLAN_NUMBER, AT(step_clip), 0, 1e6, NULL, "",
+     "L2 norm, over all factors, to which the combined delta is scaled down; 0: off"},
 
     {KEY("evaluation", "install_tolerance"), LINNET_PLAN_NUMBER, AT(install_tolerance), 0.5, 100, NULL,
      "times", "a device installs an adapter whose held-out loss is at most this factor of the present one's"},
+    {KEY("evaluation", "gate_tolerance"), LINNET_PLAN_NUMBER, AT(gate_tolerance), 0, 100, NULL, "times",
+     "the coordinator releases an adapter only if its loss on the operator's held-out records is at most "
+     "this "
+     "factor of the present one's; needs serve --gate; 0: no gate"},
 };
 
 const linnet_plan_key_info *linnet_plan_key_at(size_t i)
@@ -175,6 +191,7 @@ void linnet_plan_default(linnet_plan *plan)
     plan->weight_max = 15;
     plan->weight_unit_tokens = 256;
     plan->server_rate = 1;
+    plan->trim = 0.2;
     plan->install_tolerance = 1;
 }
 

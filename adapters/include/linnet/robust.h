@@ -36,6 +36,10 @@ typedef struct linnet_robust_config {
 /** MEAN without clipping; trim 0.2, smoothing 1e-6, tolerance 1e-6, 100 iterations, f = 0, n_keep 0. */
 void linnet_robust_default(linnet_robust_config *config);
 
+/** Is this a config, and are n vectors enough for its rule? ARG says why not. */
+linnet_status linnet_robust_check(const linnet_robust_config *config, size_t n_vectors,
+                                  linnet_error *err) LINNET_NODISCARD;
+
 /**
  * A rule at work on n vectors. Some rules first measure the vectors (norms, distances) in passes over all
  * coordinates; then every slice is combined by itself:

@@ -9,6 +9,7 @@
 #include "linnet/accountant.h"
 #include "linnet/aggregate.h"
 #include "linnet/ring.h"
+#include "linnet/robust.h"
 
 #include <stdio.h>
 
@@ -87,9 +88,16 @@ typedef struct linnet_plan {
     int rule;             /* linnet_rule */
     int server_optimizer; /* linnet_server_optimizer */
     double server_rate, server_momentum;
+    int combine;              /* linnet_robust_rule over deltas (plain) or means of cohorts (secure) */
+    double trim;              /* trimmed-mean: fraction cut on each side */
+    uint32_t assumed_corrupt; /* f of (multi-)krum */
+    double norm_clip;         /* each of what is combined, in times the median norm; 0: off */
+    double step_clip;         /* L2 norm of the combined delta, all active factors together; 0: off */
     /* [evaluation] */
     double install_tolerance; /* a device installs an adapter whose held-out loss is at most this factor of
                                  the present one's */
+    double gate_tolerance;    /* an adapter whose loss at the gate is above this factor of the present one's
+                                 is not released; 0: no gate */
 } linnet_plan;
 
 void linnet_plan_default(linnet_plan *plan);
@@ -120,6 +128,10 @@ const char *linnet_dp_unit_name(int unit);
 /** ceil(goal x over_selection), at most LINNET_COHORT_MAX. */
 uint32_t linnet_plan_join_max(const linnet_plan *plan);
 uint32_t linnet_plan_weight(const linnet_plan *plan, uint64_t counted_tokens);
+/** How what came in is combined. */
+void linnet_plan_robust(const linnet_plan *plan, linnet_robust_config *ret_config);
+/** More than a weighted mean: vectors are compared with each other. */
+bool linnet_plan_compares(const linnet_plan *plan);
 /** Masked sums: profiles secure and secure+dp. */
 bool linnet_profile_is_secure(int profile);
 /** m_min. With masks: secure.survivors, or where that is 0 three quarters of cohort.minimum, rounded up (48
