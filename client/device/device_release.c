@@ -169,19 +169,13 @@ linnet_status device_adapter_load(linnet_device *device, const linnet_hash *hash
 /* NULL, or why this device does not work on the plan. */
 static const char *plan_refusal(const linnet_device *device, const linnet_plan *plan)
 {
-    const linnet_policy *policy = &device->config.policy;
     double rate_b = 0, rate_a = 0;
     linnet_plan_rates(plan, device->release.version, &rate_b, &rate_a);
-    if (plan->profile == LINNET_PROFILE_PLAIN && !policy->allow_plain)
-        return "policy: profile plain is not allowed (allow_plain = off)";
-    if (plan->goal < policy->cohort_min || plan->minimum < policy->cohort_min)
-        return "policy: the plan's cohort is smaller than cohort_min";
-    if (plan->local_steps > policy->local_steps_max)
-        return "policy: the plan trains more than local_steps_max";
-    if (plan->context_tokens > policy->context_tokens_max)
-        return "policy: the plan's context is longer than context_tokens_max";
-    if (device->release.is_final)
-        return NULL; /* nothing is trained from it */
+    const char *refusal = linnet_policy_plan_refusal(&device->config.policy, plan);
+    if (refusal || device->release.is_final) /* nothing is trained from the final one */
+        return refusal;
+    if (device->release.dp_unit != (uint32_t)linnet_plan_dp_unit(plan))
+        return "the release's unit of privacy is not that of its plan";
     if ((uint32_t)linnet_rule_factors((linnet_rule)plan->rule, device->release.version) !=
         device->release.factors)
         return "the release trains other factors than its plan says";
@@ -199,7 +193,6 @@ static void refuse_release(linnet_device *device, const char *why)
 
 static linnet_status load_plan(linnet_device *device, linnet_error *err)
 {
-    const linnet_policy *policy = &device->config.policy;
     const linnet_release *r = &device->release;
     linnet_buffer text = {0};
     linnet_error why = {0};
@@ -207,9 +200,11 @@ static linnet_status load_plan(linnet_device *device, linnet_error *err)
         refuse_release(device, "the release is for another base model than the one loaded");
         return LINNET_OK;
     }
-    if ((policy->has_base && !linnet_hash_equal(&policy->base, &r->base_model)) ||
-        (policy->has_plan && !linnet_hash_equal(&policy->plan, &r->plan))) {
-        refuse_release(device, "policy: the plan or the base model is not the pinned one");
+    const char *refusal =
+        linnet_policy_pin_refusal(&device->config.policy, &device->identity_record.coordinator,
+                                  &device->identity_record.authority, &r->plan, &r->base_model);
+    if (refusal) {
+        refuse_release(device, refusal);
         return LINNET_OK;
     }
     linnet_status status = load_object(device, &r->plan, LINNET_LABEL_PLAN, &text, &why);
@@ -221,7 +216,7 @@ static linnet_status load_plan(linnet_device *device, linnet_error *err)
                                  &device->plan, &why) != LINNET_OK) {
         refuse_release(device, why.message);
     } else {
-        const char *refusal = plan_refusal(device, &device->plan);
+        refusal = plan_refusal(device, &device->plan);
         if (refusal)
             refuse_release(device, refusal);
         device->has_plan = true;

@@ -53,19 +53,11 @@ static const char *vectors_refusal(const linnet_announcement *a, const linnet_ri
     return NULL;
 }
 
-static uint64_t packed_bytes(const linnet_ring_spec *specs, size_t n_specs)
-{
-    uint64_t n = 0;
-    for (size_t i = 0; i < n_specs; i++)
-        n += linnet_ring_bytes(&specs[i]);
-    return n;
-}
-
 /* NULL, or why this round is not joined. */
 static const char *announcement_refusal(const linnet_device *device, const linnet_announcement *a,
-                                        const linnet_ring_spec *specs, size_t n_specs)
+                                        const linnet_ring_spec *specs, size_t n_specs,
+                                        const linnet_privacy *privacy)
 {
-    const linnet_policy *policy = &device->config.policy;
     if (memcmp(a->coordinator.bytes, device->identity_record.coordinator.bytes, LINNET_PUBLIC_KEY_BYTES) !=
             0 ||
         memcmp(a->task, device->identity_record.task, sizeof(a->task)) != 0)
@@ -76,15 +68,10 @@ static const char *announcement_refusal(const linnet_device *device, const linne
         return "the announced round is for another release than the delta";
     if (a->profile != (uint32_t)device->plan.profile)
         return "the announced profile is not that of the plan";
-    if (a->profile == LINNET_PROFILE_PLAIN && !policy->allow_plain)
-        return "policy: profile plain is not allowed (allow_plain = off)";
     if (a->revocation_number < device->record.revocation_number)
         return "the announcement's revocation list goes back";
-    if (a->n_min < policy->cohort_min)
-        return "policy: the announced cohort is smaller than cohort_min";
-    if (packed_bytes(specs, n_specs) > policy->upload_bytes_max)
-        return "policy: the contribution is larger than upload_bytes_max";
-    return vectors_refusal(a, specs, n_specs);
+    const char *refusal = linnet_policy_round_refusal(&device->config.policy, a, privacy, NULL);
+    return refusal ? refusal : vectors_refusal(a, specs, n_specs);
 }
 
 bool device_announces_again(const linnet_device *device, const uint8_t *bytes, size_t n_bytes)
@@ -133,9 +120,9 @@ static linnet_status encode_factor(const linnet_device *device, const linnet_rin
         return linnet_fail(err, LINNET_ERR_NOMEM, "vector of %llu values", (unsigned long long)spec->length);
     for (size_t i = 0; i < spec->length; i++)
         values[i] = linnet_load_f32(floats + i * sizeof(float));
-    linnet_status status =
-        linnet_ring_encode(spec, values, weight, device->config.has_seed ? seeded_random : linnet_system_random, rng,
-                           packed, NULL, err);
+    linnet_status status = linnet_ring_encode(spec, values, weight,
+                                              device->config.has_seed ? seeded_random : linnet_system_random,
+                                              rng, packed, NULL, err);
     free(values);
     return status;
 }
@@ -261,6 +248,7 @@ linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_
     linnet_error why = {0};
     linnet_ring_spec specs[LINNET_VECTORS_MAX];
     size_t n_specs = 0;
+    linnet_privacy privacy;
     const linnet_layout *layout = NULL;
     linnet_buffer packed = {0}, header = {0};
     linnet_status status = open_announcement(device, bytes, n_bytes, &a, &chain, &why);
@@ -268,8 +256,10 @@ linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_
         status = device_layout(device, &layout, &why);
     if (status == LINNET_OK)
         status = linnet_plan_vectors(&device->plan, layout, device->record.version, specs, &n_specs, &why);
+    if (status == LINNET_OK)
+        status = linnet_plan_privacy(&device->plan, layout, device->record.version, &privacy, &why);
     const char *refusal =
-        status == LINNET_OK ? announcement_refusal(device, &a, specs, n_specs) : why.message;
+        status == LINNET_OK ? announcement_refusal(device, &a, specs, n_specs, &privacy) : why.message;
     if (refusal) {
         device_note(device, "%.190s", refusal);
         return status == LINNET_ERR_NOMEM ? linnet_fail(err, status, "%s", why.message) : LINNET_OK;

@@ -64,15 +64,24 @@ struct linnet_object_cache {
 };
 
 /* ---- policy: what the device refuses ---- */
+#define LINNET_POLICY_PATH_MAX 512
 typedef struct linnet_policy {
     uint32_t cohort_min;       /* smallest goal and minimum it joins; default 1 */
+    uint32_t survivors_min;    /* fewest devices in a sum that is opened, where sums are masked; default 3 */
+    double corrupt_min;        /* share of a roster that a masked plan must assume corrupt; default 0.05 */
+    uint32_t phase_min_s;      /* shortest phase of a masked round; default 1 */
+    double noise_min;          /* z of differential privacy; 0 (default): a plan may have none */
+    double dp_epsilon_max;     /* of the device's own ledger at dp_delta; 0 (default): no limit */
+    double dp_delta;           /* default 1e-5 */
     uint64_t upload_bytes_max; /* a contribution; default 64 MiB */
     uint64_t download_bytes_max;
     uint32_t local_steps_max, context_tokens_max;
-    bool allow_plain; /* profile plain: the coordinator sees single deltas; default true until secure is there
-                       */
-    bool has_plan, has_base; /* pins */
+    bool allow_plain;         /* profile plain: the coordinator sees single deltas; default true */
+    bool allow_central_noise; /* profile central-dp: it sees them, and is trusted with the noise */
+    bool has_coordinator, has_authority, has_plan, has_base; /* pins */
+    linnet_public_key coordinator, authority;
     linnet_hash plan, base;
+    char consortium[LINNET_POLICY_PATH_MAX]; /* file of the only members it joins with; empty: none */
 } linnet_policy;
 linnet_policy linnet_policy_default(void);
 /** INI file, section [policy]; an unknown key is an error. */
@@ -80,6 +89,33 @@ linnet_status linnet_policy_parse(const char *file, const char *text, size_t n_b
                                   linnet_policy *ret_policy, linnet_error *err) LINNET_NODISCARD;
 linnet_status linnet_policy_load(const char *path, linnet_policy *ret_policy,
                                  linnet_error *err) LINNET_NODISCARD;
+
+/* Why this device does not go along: one static line that starts with "policy: " and names the key, or NULL.
+ * Functions of their arguments alone. */
+/** Pins against what the device was enrolled with and what the release names. */
+const char *linnet_policy_pin_refusal(const linnet_policy *policy, const linnet_public_key *coordinator,
+                                      const linnet_public_key *authority, const linnet_hash *plan,
+                                      const linnet_hash *base);
+/** The plan, before anything is trained. One round must fit the budget. */
+const char *linnet_policy_plan_refusal(const linnet_policy *policy, const linnet_plan *plan);
+/** The announcement, before anything is encoded. privacy: linnet_plan_privacy of the round; spent: the
+ * device's ledger over all its tasks, NULL: empty. */
+const char *linnet_policy_round_refusal(const linnet_policy *policy, const linnet_announcement *announcement,
+                                        const linnet_privacy *privacy, const linnet_rdp *spent);
+
+/** A pinned list of members: the public keys of all devices of a consortium. */
+typedef struct linnet_consortium {
+    linnet_public_key *keys; /* owned */
+    size_t n_keys;
+} linnet_consortium;
+#define LINNET_CONSORTIUM_MAX 4096
+/** One key of 64 hex digits a line; empty lines and what follows '#' are skipped. FORMAT names file and line
+ * of what is no key or stands there twice; a list without keys is FORMAT too. */
+linnet_status linnet_consortium_parse(const char *file, const char *text, size_t n_bytes,
+                                      linnet_consortium *ret_consortium, linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_consortium_load(const char *path, linnet_consortium *ret_consortium,
+                                     linnet_error *err) LINNET_NODISCARD;
+void linnet_consortium_release(linnet_consortium *consortium);
 
 /* ---- the agent ---- */
 typedef struct linnet_device linnet_device;
