@@ -12,6 +12,7 @@
 #include "linnet.pb-c.h"
 #include "linnet/channel.h"
 #include "linnet/discrete_gaussian.h"
+#include "linnet/dp_encode.h"
 #include "linnet/plan.h"
 #include "wire.h"
 
@@ -22,7 +23,6 @@
 #define CORRUPT_PERMILLE_MAX 300 /* more than that, and no threshold can be met */
 #define PHASE_SECONDS_MAX 86400
 #define DP_CLIP_MAX 1e6
-#define DP_SIGMA2_MIN 16 /* 4 lattice units, below which sums of shares are no discrete Gaussian */
 #define DP_EXPONENT_MAX 64
 #define DP_STEPS_MAX 10000
 
@@ -239,9 +239,9 @@ static linnet_status dp_check(const linnet_announcement *a, linnet_error *err)
         return linnet_fail(err, LINNET_ERR_RANGE,
                            "announcement: clip norm %g, must be above 0 and at most %g", a->dp_clip,
                            DP_CLIP_MAX);
-    if (a->dp_sigma2 < DP_SIGMA2_MIN || a->dp_sigma2 > LINNET_DISCRETE_GAUSSIAN_SIGMA2_MAX)
+    if (a->dp_sigma2 < LINNET_DP_VARIANCE_MIN || a->dp_sigma2 > LINNET_DISCRETE_GAUSSIAN_SIGMA2_MAX)
         return linnet_fail(err, LINNET_ERR_RANGE, "announcement: noise of variance %llu, must be %d to %llu",
-                           (unsigned long long)a->dp_sigma2, DP_SIGMA2_MIN,
+                           (unsigned long long)a->dp_sigma2, LINNET_DP_VARIANCE_MIN,
                            (unsigned long long)LINNET_DISCRETE_GAUSSIAN_SIGMA2_MAX);
     if (a->dp_rotates != (a->dp_mechanism == LINNET_DP_DISTRIBUTED))
         return linnet_fail(err, LINNET_ERR_RANGE, "announcement: distributed noise rotates, others do not");

@@ -9,16 +9,12 @@
 
 #include <math.h>
 
-#include "linnet/discrete_gaussian.h"
+#include "linnet/dp_encode.h"
 #include "linnet/limits.h"
 #include "linnet/secagg.h"
 
 #define ROTATED_CLAMP_SIGMAS 8 /* a rotated coordinate is near Gaussian of deviation s Delta / sqrt(d) */
-#define WRAP_SIGMAS 9          /* of the summed noise that must fit beside the values */
-#define SIGMA2_MIN 16          /* 4 lattice units: 3.2 */
-#define VALUE_BITS 30          /* 2^f Delta stays below 2^30: 2.7, step 3 */
 #define EXPONENT_MAX 64        /* of either sign; the ring's own bound */
-#define BETA_FACTOR 1          /* sqrt(2 ln(1 / beta)) for beta = e^-1/2 */
 
 static const char *const profile_names[] = {"?", "plain", "secure", "secure+dp", "central-dp"};
 static const char *const mechanism_names[] = {"none", "distributed", "record-local", "central"};
@@ -228,15 +224,6 @@ linnet_status linnet_plan_check_privacy(const linnet_plan *plan, linnet_error *e
 
 /* ---- the lattice ---- */
 
-/* D2^2 of a vector of norm s Delta after conditional rounding (3.2). */
-static double bound2_of(double scaled_clip, double dimension)
-{
-    double root = sqrt(dimension);
-    double worst = (scaled_clip + root) * (scaled_clip + root);
-    double likely = scaled_clip * scaled_clip + dimension / 4 + BETA_FACTOR * (scaled_clip + root / 2);
-    return floor(worst < likely ? worst : likely);
-}
-
 /* The largest coordinate of a noised vector. Rotation spreads a delta evenly over its coordinates; without it
  * one of them may hold the whole norm. */
 static double clamp_of(const linnet_privacy *p)
@@ -248,20 +235,17 @@ static double clamp_of(const linnet_privacy *p)
 }
 
 /* Shares of noise that are sure to be in a sum. */
-static double sure_shares(const linnet_privacy *p)
+static uint32_t sure_shares(const linnet_privacy *p)
 {
-    return p->mechanism == LINNET_DP_DISTRIBUTED ? (double)(p->survivors_min - p->corrupt) : 1;
+    return p->mechanism == LINNET_DP_DISTRIBUTED ? p->survivors_min - p->corrupt : 1;
 }
 
-/* n q + 9 s <= 2^(b-1) - 1 for a full cohort and all its noise. Gradients of record-local are added up in 64
- * bits and never wrap. */
-static bool cannot_wrap(const linnet_plan *plan, const linnet_privacy *p, double variance)
+/* Room for a full cohort and all its noise. Gradients of record-local are added up in 64 bits and never wrap;
+ * central noise is one draw and gets the room of n. */
+static bool cannot_wrap(const linnet_plan *plan, const linnet_privacy *p)
 {
-    if (p->mechanism == LINNET_DP_RECORD_LOCAL)
-        return true;
-    double n = linnet_plan_join_max(plan);
-    double summed = p->mechanism == LINNET_DP_DISTRIBUTED ? n * variance : variance;
-    return n * clamp_of(p) + WRAP_SIGMAS * sqrt(summed) <= ldexp(1, (int)plan->ring_bits - 1) - 1;
+    return p->mechanism == LINNET_DP_RECORD_LOCAL ||
+           clamp_of(p) <= linnet_dp_clamp_max(plan->ring_bits, linnet_plan_join_max(plan), p->sigma2);
 }
 
 static linnet_status no_lattice(const linnet_plan *plan, const linnet_privacy *p, linnet_error *err)
@@ -284,29 +268,18 @@ static linnet_status no_lattice(const linnet_plan *plan, const linnet_privacy *p
  * the 4 units. */
 static linnet_status choose_lattice(const linnet_plan *plan, linnet_privacy *p, linnet_error *err)
 {
-    double z2 = plan->noise_multiplier * plan->noise_multiplier;
     for (int f = EXPONENT_MAX; f >= -EXPONENT_MAX; f--) {
-        if (ldexp(p->clip, f) >= ldexp(1, VALUE_BITS))
-            continue;
-        double bound2 = bound2_of(ldexp(p->clip, f), (double)p->dimension);
-        double variance = ceil(z2 * bound2 / sure_shares(p));
         p->exponent = f;
-        if (variance > (double)LINNET_DISCRETE_GAUSSIAN_SIGMA2_MAX || !cannot_wrap(plan, p, variance))
-            continue;
-        if (variance < SIGMA2_MIN)
+        p->bound2 = linnet_dp_bound2(p->clip, f, p->dimension);
+        p->sigma2 = linnet_dp_device_variance(plan->noise_multiplier, p->bound2, sure_shares(p));
+        if (p->bound2 == 0 || p->sigma2 == 0 || !cannot_wrap(plan, p))
+            continue; /* too fine */
+        if (p->sigma2 < LINNET_DP_VARIANCE_MIN)
             break; /* coarser ones have less */
-        p->bound2 = (uint64_t)bound2;
-        p->sigma2 = (uint64_t)variance;
-        p->noise_multiplier = sqrt(sure_shares(p) * variance / bound2);
+        p->noise_multiplier = linnet_dp_noise_multiplier(p->sigma2, sure_shares(p), p->bound2);
         return LINNET_OK;
     }
     return no_lattice(plan, p, err);
-}
-
-/* Walsh-Hadamard blocks are chunks. */
-static uint64_t padded(uint64_t length)
-{
-    return (length + LINNET_RING_CHUNK - 1) / LINNET_RING_CHUNK * LINNET_RING_CHUNK;
 }
 
 linnet_status linnet_plan_privacy(const linnet_plan *plan, const linnet_layout *layout, uint64_t version,
@@ -317,8 +290,7 @@ linnet_status linnet_plan_privacy(const linnet_plan *plan, const linnet_layout *
     if (status == LINNET_OK && p.mechanism != LINNET_DP_NONE) {
         p.rotates = p.mechanism == LINNET_DP_DISTRIBUTED;
         p.dimension = linnet_factors_length(layout, linnet_rule_factors((linnet_rule)plan->rule, version));
-        if (p.rotates)
-            p.dimension = padded(p.dimension);
+        p.dimension = linnet_dp_length(p.dimension, p.rotates);
         p.clip = plan->clip;
         p.survivors_min = linnet_plan_survivors_min(plan);
         if (linnet_profile_is_secure(plan->profile))
@@ -348,7 +320,8 @@ linnet_status linnet_plan_noised_spec(const linnet_plan *plan, const linnet_layo
                                    .clamp = (uint32_t)clamp_of(&p),
                                    .exponent = p.exponent,
                                    .weight_max = 1};
-    return linnet_ring_check(ret_spec, linnet_plan_join_max(plan), err);
+    const linnet_dp_spec dp = {.clip = p.clip, .sigma2 = p.sigma2, .rotates = p.rotates};
+    return linnet_dp_check(ret_spec, &dp, linnet_plan_join_max(plan), err);
 }
 
 /* ---- epsilon ---- */

@@ -3,6 +3,7 @@
 #include "linnet/limits.h"
 #include "linnet/messages.h"
 #include "linnet/plan.h"
+#include "linnet/record_privacy.h"
 
 #include <locale.h>
 #include <math.h>
@@ -601,6 +602,12 @@ static void record_noise_stays_on_the_device(void **state)
     assert_false(p.rotates);
     assert_int_equal(p.n_steps, plan.local_steps);
     assert_true(p.divisor == 50);
+    int32_t exponent = 0; /* the module that draws the noise would choose the same */
+    assert_ok(linnet_record_exponent(plan.clip, plan.noise_multiplier, 50000, &exponent, &err), &err);
+    assert_int_equal(p.exponent, exponent);
+    const linnet_record_spec spec = {
+        .length = 50000, .clip = plan.clip, .z = plan.noise_multiplier, .exponent = exponent, .divisor = 50};
+    assert_int_equal(p.sigma2, linnet_record_variance(&spec));
     assert_true(plan.noise_multiplier * sqrt((double)p.bound2) <= 4096);
     assert_true(2.01 * plan.noise_multiplier * sqrt((double)p.bound2) > 4096);
     assert_ok(linnet_plan_vectors(&plan, &layout, 0, specs, &n, &err), &err);
