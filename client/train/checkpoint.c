@@ -6,7 +6,8 @@
  *   adapter f32[n_parameters], moments f32[2 n_active] (AdamW), start f32[n_parameters] (with prox_mu),
  *   H(OBJECT) of all before 32.
  *
- * The order of the data follows from the seed and the steps taken. The number of steps is a setting only
+ * With record-level privacy its numbers are part of the settings, and the units part of the data. The order
+ * of the data follows from the seed and the steps taken. The number of steps is a setting only
  * where the schedule depends on it, so that a run with a constant rate can be made longer. */
 #include "trainer_state.h"
 
@@ -35,6 +36,12 @@ static linnet_status settings_hash(const linnet_training *t, linnet_hash *ret_ha
     linnet_buffer_append_le32(&b, t->batch_records);
     linnet_buffer_append_le32(&b, t->warmup_steps);
     linnet_buffer_append_le64(&b, t->seed);
+    if (linnet_training_is_private(t)) {
+        append_f64(&b, t->privacy.probability);
+        append_f64(&b, t->privacy.clip_norm);
+        append_f64(&b, t->privacy.noise_multiplier);
+        linnet_buffer_append_le32(&b, t->privacy.n_units);
+    }
     bool failed = b.failed;
     if (!failed)
         *ret_hash = linnet_hash_of(LINNET_LABEL_OBJECT, b.bytes, b.n_bytes);
@@ -42,7 +49,7 @@ static linnet_status settings_hash(const linnet_training *t, linnet_hash *ret_ha
     return failed ? linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a checkpoint") : LINNET_OK;
 }
 
-static linnet_hash data_hash(const linnet_token_set *set)
+static linnet_hash data_hash(const linnet_token_set *set, bool is_private)
 {
     linnet_hasher hasher;
     linnet_hasher_init(&hasher, LINNET_LABEL_OBJECT);
@@ -55,6 +62,10 @@ static linnet_hash data_hash(const linnet_token_set *set)
             linnet_store_le32(token, (uint32_t)item->ids[j]);
             token[4] = item->counted[j];
             linnet_hasher_update(&hasher, token, sizeof(token));
+        }
+        if (is_private) {
+            linnet_store_le64(n, set->units[i]);
+            linnet_hasher_update(&hasher, n, sizeof(n));
         }
     }
     return linnet_hasher_final(&hasher);
@@ -74,7 +85,8 @@ linnet_status linnet_trainer_save(const linnet_trainer *trainer, linnet_buffer *
     linnet_buffer b = {0};
     const linnet_layout *layout = trainer->adapter->layout;
     size_t n_active = trainer->optimizer.n_active;
-    linnet_hash settings, layout_hash = linnet_layout_hash(layout), data = data_hash(trainer->set);
+    linnet_hash settings, layout_hash = linnet_layout_hash(layout),
+                          data = data_hash(trainer->set, linnet_training_is_private(&trainer->training));
     linnet_status status = settings_hash(&trainer->training, &settings, err);
     if (status != LINNET_OK)
         return status;
@@ -140,7 +152,8 @@ static void take_floats(linnet_reader *r, float *values, size_t n)
 static linnet_status check_header(const linnet_trainer *t, linnet_reader *r, uint32_t *ret_steps,
                                   linnet_error *err)
 {
-    linnet_hash settings, layout = linnet_layout_hash(t->adapter->layout), data = data_hash(t->set);
+    linnet_hash settings, layout = linnet_layout_hash(t->adapter->layout),
+                          data = data_hash(t->set, linnet_training_is_private(&t->training));
     linnet_status status = settings_hash(&t->training, &settings, err);
     (void)linnet_reader_take(r, 8); /* magic and version, checked before */
     if (status == LINNET_OK)

@@ -32,8 +32,15 @@ static bool is_in(double value, double low, double high)
     return value >= low && value <= high; /* false for NaN */
 }
 
+/* Out of what a private training draws its units. */
+static bool has_units(const linnet_token_set *set)
+{
+    return set->n_items == 0 || (set->units && set->n_units > 0 && set->n_units <= set->n_items);
+}
+
 static linnet_status check(const linnet_training *t, const linnet_token_set *set, linnet_error *err)
 {
+    bool is_private = linnet_training_is_private(t);
     const struct {
         const char *name;
         bool good;
@@ -48,12 +55,17 @@ static linnet_status check(const linnet_training *t, const linnet_token_set *set
         {"steps: at least 1", t->n_steps > 0},
         {"batch: at least 1 record", t->batch_records > 0},
         {"factors: A, B or both", t->factors >= LINNET_FACTOR_A && t->factors <= LINNET_FACTORS_BOTH},
+        {"privacy probability: 0 (off) to 1", is_in(t->privacy.probability, 0, 1)},
+        {"privacy clip norm: a positive number", !is_private || t->privacy.clip_norm > 0},
+        {"privacy noise: a positive number", !is_private || t->privacy.noise_multiplier > 0},
+        {"privacy units: at least 1", !is_private || t->privacy.n_units > 0},
+        {"privacy needs the units of the records", !is_private || has_units(set)},
     };
     for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
         if (!rules[i].good)
             return linnet_fail(err, LINNET_ERR_ARG, "cannot train: %s", rules[i].name);
     }
-    if (set->n_items == 0)
+    if (set->n_items == 0 && !is_private)
         return linnet_fail(err, LINNET_ERR_ARG, "cannot train: no record has a token to learn");
     return LINNET_OK;
 }
@@ -71,8 +83,10 @@ linnet_status linnet_trainer_create(const linnet_training *training, linnet_aren
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a trainer");
     *t = (linnet_trainer){
         .training = *training, .arena = arena, .set = set, .adapter = adapter, .order_pass = UINT64_MAX};
+    if (!t->training.privacy.random)
+        t->training.privacy.random = linnet_system_random;
     t->gradient = calloc(n_parameters + 1, sizeof(*t->gradient));
-    t->order = calloc(set->n_items, sizeof(*t->order));
+    t->order = calloc(set->n_items + 1, sizeof(*t->order));
     if (training->prox_mu > 0)
         t->start = calloc(n_parameters + 1, sizeof(*t->start));
     if (!t->gradient || !t->order || (training->prox_mu > 0 && !t->start))
@@ -80,6 +94,8 @@ linnet_status linnet_trainer_create(const linnet_training *training, linnet_aren
     else
         status = linnet_optimizer_init(&t->optimizer, training->optimizer, adapter->layout, training->factors,
                                        err);
+    if (status == LINNET_OK && linnet_training_is_private(training))
+        status = linnet_private_step_init(t, err);
     if (status != LINNET_OK) {
         linnet_trainer_destroy(t);
         return status;
@@ -94,6 +110,7 @@ void linnet_trainer_destroy(linnet_trainer *trainer)
 {
     if (!trainer)
         return;
+    linnet_private_step_release(&trainer->private_step);
     linnet_optimizer_release(&trainer->optimizer);
     free(trainer->gradient);
     free(trainer->start);
@@ -153,13 +170,21 @@ static linnet_status batch_gradient(linnet_trainer *t, linnet_train_step *result
     return LINNET_OK;
 }
 
+static linnet_status step_gradient(linnet_trainer *t, linnet_train_step *result, linnet_error *err)
+{
+    if (!linnet_training_is_private(&t->training))
+        return batch_gradient(t, result, err);
+    return linnet_private_step_gradient(t, result, err);
+}
+
 linnet_status linnet_trainer_step(linnet_trainer *trainer, linnet_train_step *ret_step, linnet_error *err)
 {
     const linnet_training *t = &trainer->training;
+    bool is_private = linnet_training_is_private(t); /* then the loss is no reason to stop */
     linnet_train_step result = {.step = trainer->n_steps_taken + 1};
     if (linnet_trainer_is_done(trainer))
         return linnet_fail(err, LINNET_ERR_ARG, "all %u steps are taken", (unsigned)t->n_steps);
-    linnet_status status = batch_gradient(trainer, &result, err);
+    linnet_status status = step_gradient(trainer, &result, err);
     if (status != LINNET_OK)
         return linnet_error_prefix(err, status, "step %u (learning rate %g)", (unsigned)result.step,
                                    t->learning_rate);
@@ -167,10 +192,11 @@ linnet_status linnet_trainer_step(linnet_trainer *trainer, linnet_train_step *re
         linnet_gradient_add_prox(&trainer->optimizer, t->prox_mu, trainer->adapter->data, trainer->start,
                                  trainer->gradient);
     result.gradient_norm = linnet_gradient_norm(&trainer->optimizer, trainer->gradient);
-    if (!isfinite(result.loss) || !isfinite(result.gradient_norm))
+    bool has_loss = is_private || isfinite(result.loss);
+    if (!has_loss || !isfinite(result.gradient_norm))
         return linnet_fail(err, LINNET_ERR_RANGE,
                            "step %u: the %s is not finite, training went astray; try a lower learning rate",
-                           (unsigned)result.step, isfinite(result.loss) ? "gradient" : "loss");
+                           (unsigned)result.step, has_loss ? "gradient" : "loss");
     if (t->clip_norm > 0 && result.gradient_norm > t->clip_norm)
         linnet_gradient_scale(&trainer->optimizer, trainer->gradient, t->clip_norm / result.gradient_norm);
     double factor = rate_factor(t, result.step);

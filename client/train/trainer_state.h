@@ -4,7 +4,7 @@
 
 /* What a trainer holds; shared by the step (trainer.c) and the checkpoint (checkpoint.c). */
 
-#include "optimizer.h"
+#include "private_step.h"
 
 struct linnet_trainer {
     linnet_training training;
@@ -17,6 +17,13 @@ struct linnet_trainer {
     size_t *order;       /* owned; the records' order in pass `order_pass` */
     uint64_t order_pass; /* UINT64_MAX: none yet */
     uint32_t n_steps_taken;
+    linnet_private_step private_step; /* empty without privacy */
 };
+
+/** Is record-level privacy on? NaN is no way to switch it off. */
+static inline bool linnet_training_is_private(const linnet_training *training)
+{
+    return !(training->privacy.probability == 0);
+}
 
 #endif
