@@ -4,6 +4,7 @@
  * written every so many steps, at the end, and when a signal asks the run to stop. */
 #include "commands.h"
 
+#include "linnet/accountant.h"
 #include "linnet/trainer.h"
 
 #include <errno.h>
@@ -20,6 +21,8 @@ typedef struct train_options {
     const char *model, *adapter, *data, *out, *targets, *eval;
     uint64_t rank, n_steps, batch, context, seed, warmup, checkpoint_every;
     double alpha, learning_rate, learning_rate_a, epochs, clip_norm, weight_decay;
+    double privacy_probability, privacy_noise, privacy_clip, privacy_delta;
+    uint64_t privacy_units;
     int optimizer, schedule; /* index into the choices, as the enums */
     bool shuffle, end_token, resume, skip_bad;
 } train_options;
@@ -108,13 +111,15 @@ static linnet_status load_records(train_run *r, linnet_error *err)
     return status;
 }
 
-/* --steps, or what --epochs (1 where neither is given) comes to. */
+/* --steps, or what --epochs (1 where neither is given) comes to; a private pass takes each unit once in the
+ * mean, and its length must not tell how many there are. */
 static linnet_status steps_of(const train_run *r, uint32_t *ret_steps, linnet_error *err)
 {
     const train_options *o = r->options;
     double epochs = o->epochs > 0 ? o->epochs : 1;
-    double steps =
-        o->n_steps > 0 ? (double)o->n_steps : ceil(epochs * (double)r->set->n_items / (double)o->batch);
+    double pass =
+        o->privacy_probability > 0 ? 1 / o->privacy_probability : (double)r->set->n_items / (double)o->batch;
+    double steps = o->n_steps > 0 ? (double)o->n_steps : ceil(epochs * pass);
     if (steps < 1)
         steps = 1;
     if (steps > STEPS_MAX)
@@ -137,6 +142,10 @@ static linnet_status make_trainer(train_run *r, linnet_error *err)
     t.warmup_steps = (uint32_t)o->warmup;
     t.shuffle = o->shuffle;
     t.seed = o->seed;
+    t.privacy = (linnet_record_training){.probability = o->privacy_probability,
+                                         .clip_norm = o->privacy_clip,
+                                         .noise_multiplier = o->privacy_noise,
+                                         .n_units = (uint32_t)o->privacy_units};
     linnet_status status = steps_of(r, &t.n_steps, err);
     if (status == LINNET_OK)
         status = linnet_trainer_create(&t, r->arena, r->set, r->m.adapter, &r->trainer, err);
@@ -193,6 +202,16 @@ static linnet_status restore_checkpoint(train_run *r, linnet_error *err)
     return status == LINNET_OK ? status : linnet_error_prefix(err, status, "'%s'", r->checkpoint_path);
 }
 
+/* A step's loss as its line has it: null where it was none, which is an empty draw's. */
+static void note_loss(train_run *r, const json_t *loss)
+{
+    if (!json_is_number(loss))
+        return;
+    r->loss_last = json_number_value(loss);
+    if (isnan(r->loss_first))
+        r->loss_first = r->loss_last;
+}
+
 /* The lines of an earlier log up to the step the run goes on from: later steps will be taken again. */
 static void keep_log(train_run *r, const linnet_buffer *old, linnet_buffer *kept)
 {
@@ -205,9 +224,7 @@ static void keep_log(train_run *r, const linnet_buffer *old, linnet_buffer *kept
         json_int_t step = json_integer_value(json_object_get(line, "step"));
         if (step >= 1 && step <= (json_int_t)linnet_trainer_steps(r->trainer)) {
             linnet_buffer_append(kept, old->bytes + at, n);
-            r->loss_last = json_number_value(json_object_get(line, "loss"));
-            if (step == 1)
-                r->loss_first = r->loss_last;
+            note_loss(r, json_object_get(line, "loss"));
         }
         json_decref(line);
         at += n;
@@ -282,14 +299,14 @@ static linnet_status report_step(train_run *r, const linnet_train_step *step, ui
     client_put_number(object, "gradient_norm", step->gradient_norm);
     client_put_count(object, "tokens", step->tokens);
     client_put_count(object, "counted", step->counted);
-    if (step->step == 1 || isnan(r->loss_first))
-        r->loss_first = step->loss;
-    r->loss_last = step->loss;
+    if (r->options->privacy_probability > 0)
+        client_put_count(object, "units", step->units);
+    note_loss(r, json_object_get(object, "loss"));
     r->n_tokens += step->tokens;
     size_t tenth = (size_t)step->step * 10 / n_steps;
     if (!has_bar && (step->step == 1 || tenth > r->n_said))
         linnet_cli_say(r->cli, "step %u of %u: loss %.4f\n", (unsigned)step->step, (unsigned)n_steps,
-                       step->loss);
+                       r->loss_last);
     r->n_said = tenth;
     return log_object(r, object, err);
 }
@@ -320,7 +337,7 @@ static linnet_status take_steps(train_run *r, uint32_t n_steps, linnet_error *er
         status = linnet_trainer_step(r->trainer, &step, err);
         if (status == LINNET_OK)
             status = report_step(r, &step, n_steps, progress.active, err);
-        (void)snprintf(note, sizeof(note), "loss %.4f", step.loss);
+        (void)snprintf(note, sizeof(note), "loss %.4f", r->loss_last);
         linnet_progress_update(&progress, step.step, note);
         uint64_t every = r->options->checkpoint_every;
         if (status == LINNET_OK && every > 0 && step.step % every == 0)
@@ -329,6 +346,23 @@ static linnet_status take_steps(train_run *r, uint32_t n_steps, linnet_error *er
     linnet_progress_finish(&progress);
     r->seconds = client_seconds() - start;
     return status == LINNET_OK ? save_checkpoint(r, err) : status;
+}
+
+/* What the whole training, resumed parts included, tells about one unit. */
+static void report_privacy(const train_run *r, json_t *result)
+{
+    const train_options *o = r->options;
+    linnet_rdp rdp = {0};
+    if (o->privacy_probability <= 0)
+        return;
+    linnet_rdp_add_sampled(&rdp, o->privacy_probability, o->privacy_noise,
+                           (double)linnet_trainer_steps(r->trainer));
+    double dp_epsilon = linnet_dp_epsilon(&rdp, o->privacy_delta, NULL);
+    client_put_number(result, "dp_epsilon", dp_epsilon);
+    client_put_number(result, "dp_delta", o->privacy_delta);
+    client_put_count(result, "units", r->set->n_units);
+    linnet_cli_say(r->cli, "privacy of a unit: epsilon %.3g at delta %g after %u steps\n", dp_epsilon,
+                   o->privacy_delta, (unsigned)linnet_trainer_steps(r->trainer));
 }
 
 static linnet_status report_run(train_run *r, linnet_error *err)
@@ -353,6 +387,7 @@ static linnet_status report_run(train_run *r, linnet_error *err)
     linnet_cli_say(r->cli, "; %.0f tokens a second, %s at the peak\nadapter: %s (PEFT), %s (GGUF)\n",
                    r->seconds > 0 ? (double)r->n_tokens / r->seconds : 0,
                    linnet_human_bytes(client_peak_rss(), human), r->options->out, r->gguf_path);
+    report_privacy(r, result);
     return log_object(r, result, err);
 }
 
@@ -395,6 +430,9 @@ static int command_train(linnet_cli *cli, int argc, char **argv)
                        .batch = 4,
                        .warmup = 3,
                        .clip_norm = 1,
+                       .privacy_noise = 1,
+                       .privacy_clip = 1,
+                       .privacy_delta = 1e-5,
                        .checkpoint_every = 25,
                        .shuffle = true,
                        .end_token = true};
@@ -428,6 +466,13 @@ static int command_train(linnet_cli *cli, int argc, char **argv)
         CLIENT_FLAG("skip-bad", &o.skip_bad, "pass over bad lines and count them"),
         CLIENT_COUNT("checkpoint-every", &o.checkpoint_every, 0, 0,
                      "steps; 0: only at the end and on a signal"),
+        CLIENT_NUMBER("privacy-probability", &o.privacy_probability, 0, 1,
+                      "record-level privacy: chance of a unit in a step; 0: off"),
+        CLIENT_NUMBER("privacy-noise", &o.privacy_noise, 1e-6, 1e6, "noise over the sensitivity of a step"),
+        CLIENT_NUMBER("privacy-clip", &o.privacy_clip, 1e-9, 1e9, "longest gradient of a unit"),
+        CLIENT_COUNT("privacy-units", &o.privacy_units, 0, UINT32_MAX,
+                     "public rough number of units, needed with privacy; never the exact count"),
+        CLIENT_NUMBER("privacy-delta", &o.privacy_delta, 1e-15, 0.5, "at which epsilon is told"),
     };
     int exit_status =
         linnet_cli_parse(cli, &client_command_train, options, ARRAY_LEN(options), argc, argv, 0, 0);
@@ -435,6 +480,8 @@ static int command_train(linnet_cli *cli, int argc, char **argv)
         return exit_status;
     if (o.n_steps > 0 && o.epochs > 0)
         return linnet_cli_usage(cli, "--steps and --epochs exclude each other");
+    if (o.privacy_probability > 0 && o.privacy_units == 0)
+        return linnet_cli_usage(cli, "--privacy-probability needs --privacy-units");
     train_run r = {.cli = cli,
                    .options = &o,
                    .loss_first = NAN,

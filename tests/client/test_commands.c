@@ -411,6 +411,31 @@ static void epochs_are_passes_over_the_records(void **state)
     assert_int_equal(result_number(TRAIN "--out $T/epochs --json", "steps"), 3);
 }
 
+#define PRIVATE                                                                                              \
+    TRAIN "--targets attn_q --out $T/private --privacy-probability 0.04 --privacy-noise 1.5 "                \
+          "--privacy-units 5 --json "
+
+/* Epsilon against SECURE-AGGREGATION 3.5, row 14: probability 0.04, noise 1.5, 500 steps, delta 1e-5. A run
+ * that was resumed counts all its steps; most draws here are empty, and have no loss. */
+static void private_training_tells_the_epsilon_of_all_its_steps(void **state)
+{
+    (void)state;
+    write_training_data();
+    json_t *first = result_of(PRIVATE "--epochs 10"), *whole = result_of(PRIVATE "--epochs 20 --resume");
+    assert_int_equal(number(first, "steps"), 250);
+    assert_int_equal(number(whole, "steps"), 500);
+    assert_int_equal(number(whole, "units"), 5);
+    assert_true(number(first, "dp_epsilon") < 4);
+    assert_true(fabs(number(whole, "dp_epsilon") - 4.063201313934) < 1e-9);
+    assert_true(number(whole, "dp_delta") == 1e-5);
+    assert_true(number(whole, "loss_first") == number(first, "loss_first") && number(whole, "loss_last") > 0);
+    json_decref(first);
+    json_decref(whole);
+    json_t *public = result_of(TRAIN "--out $T/public --steps 1 --json");
+    assert_null(json_object_get(public, "dp_epsilon"));
+    json_decref(public);
+}
+
 static void a_finished_run_can_be_made_longer_to_the_same_bits(void **state)
 {
     (void)state;
@@ -582,6 +607,8 @@ static void wrong_usage_exits_with_2_and_one_line(void **state)
         {"train --model a --data b --out c --steps 1 --epochs 1", "--epochs"},
         {"train --model a --data b --out c --optimizer adam", "adamw|sgd"},
         {"train --model a --data b --out c --rank 0", "--rank"},
+        {"train --model a --data b --out c --privacy-probability 0.1", "--privacy-units"},
+        {"train --model a --data b --out c --privacy-probability 2", "--privacy-probability"},
         {"adapter show", "--adapter"},
         {"adapter paint --adapter a", "paint"},
         {"adapter convert --adapter a --model b --out c", "--format"},
@@ -645,6 +672,7 @@ int main(void)
         cmocka_unit_test(each_record_has_its_line_and_loss),
         cmocka_unit_test(train_writes_both_adapter_forms_and_a_log),
         cmocka_unit_test(epochs_are_passes_over_the_records),
+        cmocka_unit_test(private_training_tells_the_epsilon_of_all_its_steps),
         cmocka_unit_test(a_finished_run_can_be_made_longer_to_the_same_bits),
         cmocka_unit_test(a_signal_leaves_a_checkpoint_from_which_the_same_bits_follow),
         cmocka_unit_test(adapters_convert_and_merge_without_changing_the_loss),
