@@ -246,6 +246,7 @@ static void preset_wearables_dp(linnet_plan *plan)
 static void preset_clinics_dp(linnet_plan *plan)
 {
     preset_clinics(plan);
+    plan->rank = 4;
     plan->rule = LINNET_RULE_FFA;
     plan->profile = LINNET_PROFILE_SECURE_DP;
     plan->mechanism = LINNET_DP_RECORD_LOCAL;

@@ -172,6 +172,61 @@ static void commands_speak_json(void **state)
                      1); /* still open */
 }
 
+static const json_t *field(const json_t *object, const char *name)
+{
+    const json_t *value = json_object_get(object, name);
+    if (!value)
+        fail_msg("no field %s", name);
+    return value;
+}
+
+/* A refused plan ends with 1 and its reason, a useless one with 0 and a loud line; all before anyone trains.
+ */
+static void plan_check_tells_promise_price_and_use(void **state)
+{
+    (void)state;
+    json_t *result = NULL;
+    char arguments[4300], line[1024];
+    bool is_loud = false;
+    write_file("joint.ini", "[privacy]\nmechanism = record-joint\n");
+    assert_int_equal(run("plan-check joint.ini", NULL), 1);
+    assert_non_null(strstr(stderr_text(), "record-joint is refused"));
+    write_file("budget.ini", "[task]\npreset = wearables-dp\n[privacy]\nepsilon_max = 2\n");
+    assert_int_equal(run("plan-check budget.ini", NULL), 1);
+    assert_non_null(strstr(stderr_text(), "20 rounds spend epsilon"));
+
+    write_file("fleet.ini", "[task]\npreset = wearables-dp\n");
+    assert_int_equal(run("plan-check --json fleet.ini", &result), 0);
+    assert_string_equal(json_string_value(field(result, "unit")), "device");
+    assert_true(json_number_value(field(result, "epsilon")) >
+                json_number_value(field(result, "epsilon_round")));
+    assert_true(json_is_string(field(result, "claim")) && json_is_string(field(result, "assumption")));
+    assert_int_equal(json_integer_value(field(field(result, "roster_goal"), "corrupt")), 50);
+    assert_int_equal(json_integer_value(field(field(result, "roster_minimum"), "dropouts")), 100);
+    assert_null(json_object_get(result, "verdict")); /* nothing is said without the model's size */
+    json_decref(result);
+    if (!model)
+        skip();
+    (void)snprintf(arguments, sizeof(arguments), "plan-check --json fleet.ini --model %s", model);
+    assert_int_equal(run(arguments, &result), 0);
+    assert_string_equal(json_string_value(field(result, "verdict")), "workable");
+    assert_true(json_number_value(field(result, "noise_norm")) <
+                json_number_value(field(result, "signal_norm")));
+    assert_true(json_integer_value(field(result, "messages_down")) > 700000);
+    json_decref(result);
+    write_file("few.ini",
+               "[task]\npreset = wearables-dp\n[cohort]\ngoal = 20\nminimum = 20\nover_selection = "
+               "1\n[secure]\nsurvivors = 15\n[encoding]\nring_bits = 24\n");
+    (void)snprintf(arguments, sizeof(arguments), "cd %s && %s plan-check few.ini --model %s", folder, PROGRAM,
+                   model);
+    FILE *out = popen(arguments, "r");
+    assert_non_null(out);
+    while (fgets(line, sizeof(line), out))
+        is_loud = is_loud || strncmp(line, "THIS PLAN IS USELESS", 20) == 0;
+    assert_int_equal(pclose(out), 0);
+    assert_true(is_loud);
+}
+
 /* The first line that a serving child prints. */
 static pid_t serve(const char *arguments[], char line[512])
 {
@@ -241,6 +296,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wrong_use_is_2_and_failure_is_1),
         cmocka_unit_test(commands_speak_json),
+        cmocka_unit_test(plan_check_tells_promise_price_and_use),
         cmocka_unit_test(serve_listens_is_alone_and_ends_in_order),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
