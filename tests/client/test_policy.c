@@ -143,7 +143,7 @@ static void a_plan_passes_every_floor_or_is_told_which_it_does_not(void **state)
     } cases[] = {
         {"", "cohort_min = 3", "cohort_min = 4", "cohort_min"},
         {"[cohort]\nminimum = 5\n", "cohort_min = 5", "cohort_min = 6", "cohort_min"},
-        {"", "survivors_min = 1024", "allow_plain = off", "allow_plain"},
+        {"[secure]\nprofile = plain\n", "survivors_min = 1024", "allow_plain = off", "allow_plain"},
         {SECURE, "allow_plain = off", "survivors_min = 4", "survivors_min"},
         {SECURE "[cohort]\nminimum = 5\n", "survivors_min = 4", "survivors_min = 5", "survivors_min"},
         {SECURE, "corrupt_min = 0.05", "corrupt_min = 0.051", "corrupt_min"},

@@ -159,7 +159,7 @@ static void every_claim_comes_with_its_assumption(void **state)
     static const struct {
         const char *plan, *claim, *assumption;
     } cases[] = {
-        {"", "sees single deltas", "trusted"},
+        {"[secure]\nprofile = plain\n", "sees single deltas", "trusted"},
         {"[secure]\nprofile = secure\n", "sums of masked deltas", "not the operator's"},
         {"[task]\npreset = wearables-dp\n", "any one device", "add their noise"},
         {"[task]\npreset = clinics-dp\n", "records or units", "two units"},

@@ -67,9 +67,11 @@ static void writing_and_parsing_gives_the_same_plan(void **state)
         "[cohort]\ndeadline = 90061s\npoll = 3m\nover_selection = 1.3\n[training]\ncosine = off\noptimizer = "
         "sgd\n",
         "[aggregation]\nserver_optimizer = fedavgm\nserver_momentum = 0.9\nserver_rate = 0.1\nrule = ffa\n",
-        "[aggregation]\ncombine = trimmed-mean\ntrim = 0.1\nnorm_clip = 2.5\nstep_clip = 0.75\n"
+        "[secure]\nprofile = plain\n[aggregation]\ncombine = trimmed-mean\ntrim = 0.1\nnorm_clip = "
+        "2.5\nstep_clip = 0.75\n"
         "[evaluation]\ngate_tolerance = 1.02\n",
-        "[task]\npreset = wearables\n[aggregation]\ncombine = multi-krum\nassumed_corrupt = 30\n",
+        "[task]\npreset = wearables\n[secure]\nprofile = plain\n[aggregation]\ncombine = "
+        "multi-krum\nassumed_corrupt = 30\n",
         "[task]\npreset = clinics\n[secure]\nprofile = secure\n[cohort]\ncohorts = 3\n[aggregation]\ncombine "
         "= geometric-median\n",
     };
@@ -179,13 +181,13 @@ static void wrong_plans_say_what_is_wrong(void **state)
          LINNET_ERR_RANGE,
          {"ring_bits", "weight_max", ""}},
         {"[encoding]\nweight_max = 64\n", LINNET_ERR_RANGE, {"1 to 63", "", ""}},
-        {"[cohort]\nminimum = 2\n[aggregation]\ncombine = median\n",
+        {"[secure]\nprofile = plain\n[cohort]\nminimum = 2\n[aggregation]\ncombine = median\n",
          LINNET_ERR_RANGE,
          {"aggregation.combine", "cohort.minimum, 2", "at least 3"}},
-        {"[aggregation]\ncombine = trimmed-mean\ntrim = 0.4\n",
+        {"[secure]\nprofile = plain\n[aggregation]\ncombine = trimmed-mean\ntrim = 0.4\n",
          LINNET_ERR_RANGE,
          {"aggregation.combine", "trimmed_mean", "none of 3"}},
-        {"[aggregation]\ncombine = krum\nassumed_corrupt = 1\n",
+        {"[secure]\nprofile = plain\n[aggregation]\ncombine = krum\nassumed_corrupt = 1\n",
          LINNET_ERR_RANGE,
          {"aggregation.combine", "3 vectors", "5 are needed"}},
         {"[aggregation]\nassumed_corrupt = 1\n", LINNET_ERR_RANGE, {"assumed_corrupt", "krum", ""}},
@@ -215,7 +217,9 @@ static void wrong_plans_say_what_is_wrong(void **state)
          LINNET_ERR_RANGE,
          {"hides nobody", "cohort.minimum", "3"}},
         {"[secure]\nprofile = secure\nsurvivors = 2\n", LINNET_ERR_RANGE, {"hides nobody", "", ""}},
-        {"[cohort]\ncohorts = 2\n", LINNET_ERR_RANGE, {"cohort.cohorts", "plain", "one cohort"}},
+        {"[secure]\nprofile = plain\n[cohort]\ncohorts = 2\n",
+         LINNET_ERR_RANGE,
+         {"cohort.cohorts", "plain", "one cohort"}},
         {"[cohort]\ncohorts = 65\n", LINNET_ERR_RANGE, {"1 to 64", "", ""}},
         {"[privacy]\nnoise_multiplier = 1\n",
          LINNET_ERR_RANGE,
