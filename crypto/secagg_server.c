@@ -413,10 +413,12 @@ linnet_status linnet_secagg_server_make_certificate(const linnet_secagg_server *
 
 /* ---- M9 ---- */
 
-/* Every kind is the one that the frozen bitmap asks for, every share a scalar. */
+/* Every kind is the one that the frozen bitmap asks for, every share a scalar, and zero where it is missing:
+ * no share of the other kind comes in under that name. */
 static linnet_status entries_check(const linnet_secagg_server *server, uint32_t holder,
                                    const uint8_t *entries, linnet_error *err)
 {
+    static const linnet_scalar nothing;
     for (uint32_t owner = 0; owner < server->n; owner++) {
         linnet_scalar share;
         if (owner == holder || !linnet_bitmap_has(server->u2, owner))
@@ -428,6 +430,9 @@ static linnet_status entries_check(const linnet_secagg_server *server, uint32_t 
                                (unsigned)owner);
         if (!linnet_scalar_is_canonical(&share))
             return linnet_fail(err, LINNET_ERR_CRYPTO, "unmasking: the share of member %u is no scalar",
+                               (unsigned)owner);
+        if (entries[0] == UNMASK_MISSING && memcmp(share.bytes, nothing.bytes, sizeof(share.bytes)) != 0)
+            return linnet_fail(err, LINNET_ERR_FORMAT, "unmasking: a share of member %u that is missing",
                                (unsigned)owner);
         entries += UNMASK_ENTRY_BYTES;
     }
@@ -479,12 +484,16 @@ linnet_status linnet_secagg_server_complaint(linnet_secagg_server *server, const
                            LINNET_COMPLAINT_BYTES);
     linnet_status status =
         open_message(server, &server->t2, LINNET_LABEL_COMPLAINT, bytes, n_bytes, "complaint", &member, err);
+    if (status != LINNET_OK)
+        return status;
     uint32_t about = linnet_load_le32((const uint8_t *)bytes + MESSAGE_HEAD_BYTES);
-    if (status == LINNET_OK && (about >= server->n || !linnet_bitmap_has(server->u2, about)))
-        status = linnet_fail(err, LINNET_ERR_RANGE, "complaint: about nobody");
-    if (status == LINNET_OK)
-        *ret_about = about;
-    return status;
+    uint32_t by = (uint32_t)(member - server->members);
+    if (!linnet_bitmap_has(server->u2, by))
+        return linnet_fail(err, LINNET_ERR_DENIED, "complaint: not by one of the sharers");
+    if (about == by || about >= server->n || !linnet_bitmap_has(server->u2, about))
+        return linnet_fail(err, LINNET_ERR_RANGE, "complaint: about nobody");
+    *ret_about = about;
+    return LINNET_OK;
 }
 
 linnet_status linnet_secagg_server_abort(linnet_secagg_server *server, const void *bytes, size_t n_bytes,
