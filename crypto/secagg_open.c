@@ -6,7 +6,8 @@
  * One set of holders serves nearly all owners: the first t + 1 that handed in an unmasking. Its Lagrange
  * coefficients are computed once; an owner who is in the set itself is left out of it by one factor a
  * coefficient, (x_owner - x_i) / x_owner. Where a secret does not fit, random sets of t holders are tried,
- * the good one tells which holders lied, and those are passed over for all owners. What is rebuilt here is
+ * the good one tells which holders do not agree with it, and those are passed over for all owners, as long as
+ * the others suffice: a dealer of two polynomials makes honest holders look wrong. What is rebuilt here is
  * known to the coordinator by design: nothing needs constant time but what libsodium does anyway. */
 
 #include "secagg_server.h"
@@ -23,7 +24,8 @@ typedef struct opening {
     linnet_scalar *coefficients;                            /* of the common set */
     linnet_scalar *c, *shares;                              /* room for one secret */
     uint32_t *points;
-    uint32_t n_wrong;
+    bool disagrees; /* a set of shares gave no secret that fits: somebody's are wrong */
+    bool no_memory; /* nothing is said about shares then */
 } opening;
 
 static bool is_owner(const linnet_secagg_server *server, uint32_t i)
@@ -31,11 +33,10 @@ static bool is_owner(const linnet_secagg_server *server, uint32_t i)
     return linnet_bitmap_has(server->u2, i);
 }
 
-/* Can `holder` say something about `owner`? */
+/* Does `holder` say something about `owner`? */
 static bool holds(const linnet_secagg_server *server, uint32_t holder, uint32_t owner)
 {
-    const server_member *m = &server->members[holder];
-    return holder != owner && m->has_unmasked && !m->is_wrong &&
+    return holder != owner && server->members[holder].has_unmasked &&
            linnet_server_entry(server, holder, owner)[0] != UNMASK_MISSING;
 }
 
@@ -45,7 +46,7 @@ bool linnet_secagg_server_can_open(const linnet_secagg_server *server)
         return false;
     uint32_t n_unmasked = 0;
     for (uint32_t i = 0; i < server->n; i++)
-        n_unmasked += server->members[i].has_unmasked && !server->members[i].is_wrong;
+        n_unmasked += server->members[i].has_unmasked;
     if (n_unmasked < server->thresholds.shares)
         return false;
     for (uint32_t owner = 0; owner < server->n; owner++) {
@@ -118,8 +119,12 @@ static bool rebuild_common(opening *o, uint32_t owner, linnet_scalar *ret_secret
             leave_out(&o->c[n], owner + 1, holder + 1, &inverse);
         o->shares[n++] = share_of(o->server, holder, owner);
     }
-    return linnet_shamir_combine(o->c, o->shares, n, ret_secret) == LINNET_OK &&
-           secret_fits(o->server, owner, ret_secret);
+    if (n < o->server->thresholds.shares)
+        return false;
+    bool fits = linnet_shamir_combine(o->c, o->shares, n, ret_secret) == LINNET_OK &&
+                secret_fits(o->server, owner, ret_secret);
+    o->disagrees = !fits;
+    return fits;
 }
 
 /* By these t holders. */
@@ -130,9 +135,11 @@ static bool rebuild_by(opening *o, uint32_t owner, const uint32_t *holders, linn
         o->points[k] = holders[k] + 1;
         o->shares[k] = share_of(o->server, holders[k], owner);
     }
-    return linnet_shamir_coefficients(o->points, t, o->c) == LINNET_OK &&
-           linnet_shamir_combine(o->c, o->shares, t, ret_secret) == LINNET_OK &&
-           secret_fits(o->server, owner, ret_secret);
+    o->no_memory = o->no_memory || linnet_shamir_coefficients(o->points, t, o->c) != LINNET_OK;
+    bool fits = !o->no_memory && linnet_shamir_combine(o->c, o->shares, t, ret_secret) == LINNET_OK &&
+                secret_fits(o->server, owner, ret_secret);
+    o->disagrees = o->disagrees || !fits;
+    return fits;
 }
 
 /* The first t of list become a random choice of all n. */
@@ -145,38 +152,60 @@ static void shuffle_front(uint32_t *list, uint32_t n, uint32_t t)
     }
 }
 
+/* The first t + 1 that handed in an unmasking and were not found wrong, and their coefficients. */
+static linnet_status choose_common(opening *o, linnet_error *err)
+{
+    uint32_t want = o->server->thresholds.shares + 1;
+    o->n_holders = 0;
+    for (uint32_t i = 0; i < o->server->n && o->n_holders < want; i++)
+        if (o->server->members[i].has_unmasked && !o->server->members[i].is_wrong)
+            o->holders[o->n_holders++] = i;
+    for (uint32_t k = 0; k < o->n_holders; k++)
+        o->points[k] = o->holders[k] + 1;
+    if (o->n_holders == 0)
+        return LINNET_OK; /* all were found wrong: each secret by itself */
+    linnet_status status = linnet_shamir_coefficients(o->points, o->n_holders, o->coefficients);
+    return status == LINNET_OK ? LINNET_OK : linnet_fail(err, status, "opening: coefficients");
+}
+
 /* With a good set of t in front of list, everybody behind it is tried in the place of its last. */
 static void name_liars(opening *o, uint32_t owner, uint32_t *list, uint32_t n)
 {
     uint32_t t = o->server->thresholds.shares, good = list[t - 1];
     linnet_scalar secret;
     for (uint32_t k = t; k < n; k++) {
+        server_member *holder = &o->server->members[list[k]];
         list[t - 1] = list[k];
-        if (!rebuild_by(o, owner, list, &secret)) {
-            o->server->members[list[k]].is_wrong = true;
-            o->n_wrong++;
-        }
+        if (!holder->is_wrong && !rebuild_by(o, owner, list, &secret) && !o->no_memory)
+            holder->is_wrong = true;
     }
     list[t - 1] = good;
     linnet_wipe(&secret, sizeof(secret));
 }
 
-static bool rebuild_anyhow(opening *o, uint32_t owner, linnet_scalar *ret_secret)
+/* By random sets of t among those that were not found wrong, or among all that say something. */
+static bool rebuild_among(opening *o, uint32_t owner, bool with_wrong, linnet_scalar *ret_secret)
 {
     uint32_t list[LINNET_SECAGG_MEMBERS_MAX], n = 0, t = o->server->thresholds.shares;
     for (uint32_t i = 0; i < o->server->n; i++)
-        if (holds(o->server, i, owner))
+        if (holds(o->server, i, owner) && (with_wrong || !o->server->members[i].is_wrong))
             list[n++] = i;
     if (n < t)
         return false;
-    for (int attempt = 0; attempt < SUBSETS_MAX; attempt++) {
+    for (int attempt = 0; attempt < SUBSETS_MAX && !o->no_memory; attempt++) {
         if (rebuild_by(o, owner, list, ret_secret)) {
-            name_liars(o, owner, list, n);
+            if (o->disagrees) /* else the common set only had nothing to say: nobody lied */
+                name_liars(o, owner, list, n);
             return true;
         }
         shuffle_front(list, n, t);
     }
     return false;
+}
+
+static bool rebuild_anyhow(opening *o, uint32_t owner, linnet_scalar *ret_secret)
+{
+    return rebuild_among(o, owner, false, ret_secret) || rebuild_among(o, owner, true, ret_secret);
 }
 
 /* ---- all secrets, and the masks that they stand for ---- */
@@ -214,7 +243,11 @@ static linnet_status add_owner(opening *o, uint32_t owner, linnet_error *err)
     linnet_secagg_server *server = o->server;
     linnet_scalar secret;
     linnet_status status = LINNET_OK;
-    if (!rebuild_common(o, owner, &secret) && !rebuild_anyhow(o, owner, &secret)) {
+    o->disagrees = false;
+    bool is_rebuilt = rebuild_common(o, owner, &secret) || rebuild_anyhow(o, owner, &secret);
+    if (o->no_memory) {
+        status = linnet_fail(err, LINNET_ERR_NOMEM, "the secret of member %u", (unsigned)owner);
+    } else if (!is_rebuilt) {
         status = linnet_fail(err, LINNET_ERR_CRYPTO, "no %u shares agree on the secret of member %u",
                              (unsigned)server->thresholds.shares, (unsigned)owner);
     } else if (linnet_bitmap_has(server->u3, owner)) {
@@ -225,18 +258,17 @@ static linnet_status add_owner(opening *o, uint32_t owner, linnet_error *err)
         status = add_pair_keys(server, owner, &secret, err);
     }
     linnet_wipe(&secret, sizeof(secret));
+    if (status == LINNET_OK && o->disagrees)
+        status = choose_common(o, err);
     return status;
 }
 
 static linnet_status opening_init(opening *o, linnet_secagg_server *server, linnet_error *err)
 {
-    uint32_t want = server->thresholds.shares + 1, n_u3 = linnet_bitmap_count(server->u3, server->n);
+    uint32_t n_u3 = linnet_bitmap_count(server->u3, server->n);
     uint32_t n_dropped = linnet_bitmap_count(server->u2, server->n) - n_u3;
     size_t n_keys = (size_t)n_u3 * (1 + n_dropped);
     *o = (opening){.server = server};
-    for (uint32_t i = 0; i < server->n && o->n_holders < want; i++)
-        if (server->members[i].has_unmasked && !server->members[i].is_wrong)
-            o->holders[o->n_holders++] = i;
     o->coefficients = calloc(server->n, sizeof(*o->coefficients));
     o->c = calloc(server->n, sizeof(*o->c));
     o->shares = calloc(server->n, sizeof(*o->shares));
@@ -248,9 +280,7 @@ static linnet_status opening_init(opening *o, linnet_secagg_server *server, linn
     server->signs = calloc(n_keys, sizeof(*server->signs));
     if (!o->coefficients || !o->c || !o->shares || !o->points || !server->keys || !server->signs)
         return linnet_fail(err, LINNET_ERR_NOMEM, "opening a round of %u members", (unsigned)server->n);
-    for (uint32_t k = 0; k < o->n_holders; k++)
-        o->points[k] = o->holders[k] + 1;
-    return linnet_shamir_coefficients(o->points, o->n_holders, o->coefficients);
+    return choose_common(o, err);
 }
 
 static void opening_release(opening *o)
@@ -263,10 +293,20 @@ static void opening_release(opening *o)
     free(o->points);
 }
 
+static uint32_t count_wrong(const linnet_secagg_server *server)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < server->n; i++)
+        n += server->members[i].is_wrong;
+    return n;
+}
+
 linnet_status linnet_secagg_server_open(linnet_secagg_server *server, uint32_t *ret_n_wrong,
                                         linnet_error *err)
 {
     opening o;
+    if (ret_n_wrong)
+        *ret_n_wrong = count_wrong(server);
     if (server->phase == LINNET_SERVER_OPENED)
         return LINNET_OK;
     if (!linnet_secagg_server_can_open(server))
@@ -277,7 +317,7 @@ linnet_status linnet_secagg_server_open(linnet_secagg_server *server, uint32_t *
             status = add_owner(&o, owner, err);
     opening_release(&o);
     if (ret_n_wrong)
-        *ret_n_wrong = o.n_wrong;
+        *ret_n_wrong = count_wrong(server);
     if (status == LINNET_OK) {
         server->phase = LINNET_SERVER_OPENED;
     } else if (server->keys) {

@@ -10,7 +10,7 @@ typedef struct server_member {
     linnet_secagg_member member;
     uint8_t advert[LINNET_ADVERT_BYTES];
     bool has_shared, has_masked, has_attested, has_unmasked;
-    bool is_wrong; /* handed over a share that does not fit the others */
+    bool is_wrong; /* handed over a share that does not fit the others: its fault, or that of the owner */
     linnet_signature shares_signature, header_signature, attest_signature, unmask_signature;
     linnet_hash echo;
     uint8_t *unmask; /* owned, secret: |U2| - 1 entries of kind and share */
@@ -30,7 +30,7 @@ struct linnet_secagg_server {
     uint16_t rank[LINNET_SECAGG_MEMBERS_MAX];                     /* sharers before each member */
     uint32_t attest_order[LINNET_SECAGG_MEMBERS_MAX], n_attested; /* as they came */
     /* in OPENED: every mask to take off, and its sign */
-    linnet_hash *keys; /* owned, guarded */
+    linnet_hash *keys; /* owned, wiped */
     int8_t *signs;     /* owned: what the mask counts in the sum */
     size_t n_keys;
 };
