@@ -45,11 +45,24 @@ static void save_sharers(const linnet_secagg_device *d, linnet_buffer *b)
     linnet_buffer_append(b, d->header_signature.bytes, LINNET_SIGNATURE_BYTES);
 }
 
+/* At least as many bytes as the record of any phase has. */
+static size_t record_bytes_max(const linnet_secagg_device *d)
+{
+    size_t fixed = 4 + 1 + LINNET_HASH_BYTES + sizeof(d->advert) + 4 + 4 + 4 * LINNET_HASH_BYTES +
+                   sizeof(*d->secrets) + 3 * sizeof(d->u2) + 1 + LINNET_SIGNATURE_BYTES +
+                   sizeof(d->attestation);
+    return fixed + d->n * (MEMBER_BYTES + sizeof(*d->received)) + d->shares.n_bytes + d->complaints.n_bytes +
+           d->unmask.n_bytes;
+}
+
 linnet_status linnet_secagg_device_save(const linnet_secagg_device *d, linnet_buffer *ret_bytes,
                                         linnet_error *err)
 {
     if (!is_kept(d->phase))
         return linnet_fail(err, LINNET_ERR_ARG, "this phase of a round is not saved");
+    /* At once: a buffer that grows leaves copies of secrets behind. */
+    if (ret_bytes->failed || !linnet_buffer_reserve(ret_bytes, record_bytes_max(d)))
+        return linnet_fail(err, LINNET_ERR_NOMEM, "round record");
     linnet_buffer_append_le32(ret_bytes, RECORD_MAGIC);
     linnet_buffer_append_u8(ret_bytes, (uint8_t)d->phase);
     linnet_buffer_append(ret_bytes, d->params.announcement.bytes, LINNET_HASH_BYTES);
@@ -68,7 +81,7 @@ linnet_status linnet_secagg_device_save(const linnet_secagg_device *d, linnet_bu
     }
     if (d->phase == LINNET_SECAGG_RELEASED)
         linnet_buffer_append(ret_bytes, d->unmask.bytes, d->unmask.n_bytes);
-    return ret_bytes->failed ? linnet_fail(err, LINNET_ERR_NOMEM, "round record") : LINNET_OK;
+    return LINNET_OK;
 }
 
 /* ---- loading ---- */
@@ -112,7 +125,17 @@ static linnet_status load_roster(linnet_secagg_device *d, linnet_reader *reader,
     }
     d->thresholds = linnet_secagg_thresholds_of(&d->params, d->n);
     take_buffer(reader, &d->shares, linnet_secagg_shares_bytes(d->n));
+    if (memcmp(d->members[d->index].id.bytes, d->id.bytes, LINNET_DEVICE_ID_BYTES) != 0)
+        reader->failed = true;
     return LINNET_OK;
+}
+
+static bool is_within(const uint8_t *bitmap, const uint8_t *all, uint32_t n)
+{
+    bool is = true;
+    for (size_t i = 0; i < linnet_bitmap_bytes(n); i++)
+        is = is && (bitmap[i] & ~all[i]) == 0;
+    return is;
 }
 
 static void load_sharers(linnet_secagg_device *d, linnet_reader *reader)
@@ -122,9 +145,14 @@ static void load_sharers(linnet_secagg_device *d, linnet_reader *reader)
     take_bitmap(reader, d->missing, d->n);
     take_buffer(reader, &d->complaints,
                 (size_t)linnet_bitmap_count(d->missing, d->n) * LINNET_COMPLAINT_BYTES);
-    d->has_echo = linnet_reader_u8(reader) == 1;
+    uint8_t has_echo = linnet_reader_u8(reader);
+    d->has_echo = has_echo == 1;
     take(reader, d->echo.bytes, LINNET_HASH_BYTES);
     take(reader, d->header_signature.bytes, LINNET_SIGNATURE_BYTES);
+    linnet_hash t2 = linnet_secagg_t2(&d->t1, d->u2, d->n);
+    if (has_echo > 1 || !linnet_hash_equal(&t2, &d->t2) || !linnet_bitmap_has(d->u2, d->index) ||
+        !is_within(d->missing, d->u2, d->n))
+        reader->failed = true;
 }
 
 static linnet_status load_received(linnet_secagg_device *d, linnet_reader *reader, linnet_error *err)
@@ -133,7 +161,10 @@ static linnet_status load_received(linnet_secagg_device *d, linnet_reader *reade
     if (!d->received)
         return linnet_fail(err, LINNET_ERR_NOMEM, "round record");
     take(reader, d->received, d->n * sizeof(*d->received));
-    return reader->failed ? LINNET_OK : linnet_secagg_device_derive_masks(d, err);
+    linnet_status status = reader->failed ? LINNET_OK : linnet_secagg_device_derive_masks(d, err);
+    if (status == LINNET_ERR_CRYPTO) /* a key that no roster had */
+        return linnet_fail(err, LINNET_ERR_FORMAT, "round record: damaged");
+    return status;
 }
 
 static void load_unmask(linnet_secagg_device *d, linnet_reader *reader)
@@ -159,6 +190,9 @@ static linnet_status load_phases(linnet_secagg_device *d, linnet_reader *reader,
         take(reader, d->t3.bytes, LINNET_HASH_BYTES);
         take_bitmap(reader, d->u3, d->n);
         take(reader, d->attestation, sizeof(d->attestation));
+        if (!d->has_echo || !is_within(d->u3, d->u2, d->n) || !linnet_bitmap_has(d->u3, d->index) ||
+            memcmp(d->attestation, d->t3.bytes, LINNET_HASH_BYTES) != 0)
+            reader->failed = true;
     }
     if (d->phase == LINNET_SECAGG_RELEASED) {
         load_unmask(d, reader);
