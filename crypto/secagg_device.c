@@ -190,6 +190,10 @@ static linnet_status roster_open(const linnet_secagg_device *device, const uint8
     if (r->n < device->params.n_min || r->n > device->params.n_max)
         return linnet_fail(err, LINNET_ERR_RANGE, "roster: %u members, announced were %u to %u",
                            (unsigned)r->n, (unsigned)device->params.n_min, (unsigned)device->params.n_max);
+    linnet_secagg_thresholds thresholds = linnet_secagg_thresholds_of(&device->params, r->n);
+    if (r->n < thresholds.sharers_min)
+        return linnet_fail(err, LINNET_ERR_RANGE, "roster: %u members, %u would have to share",
+                           (unsigned)r->n, (unsigned)thresholds.sharers_min);
     if (n_bytes != ROSTER_HEAD_BYTES + (size_t)r->n * LINNET_ADVERT_BYTES)
         return linnet_fail(err, LINNET_ERR_FORMAT, "roster: of another length than %u members have",
                            (unsigned)r->n);
@@ -532,8 +536,10 @@ linnet_status linnet_secagg_device_fix_echo(linnet_secagg_device *device, const 
 {
     if (device->phase != LINNET_SECAGG_MASKING)
         return not_now("masked vector", err);
-    if (device->has_echo && !linnet_hash_equal(&device->echo, echo)) {
-        (void)linnet_fail(err, LINNET_ERR_CONFLICT, "other bytes under the same masks");
+    if (device->has_echo &&
+        (!linnet_hash_equal(&device->echo, echo) ||
+         memcmp(device->header_signature.bytes, header_signature->bytes, LINNET_SIGNATURE_BYTES) != 0)) {
+        (void)linnet_fail(err, LINNET_ERR_CONFLICT, "other bytes, or another header, under the same masks");
         return refuse(device, LINNET_ERR_CONFLICT, LINNET_ABORT_ECHO);
     }
     device->echo = *echo;
@@ -554,12 +560,22 @@ static bool lists_own_upload(const linnet_secagg_device *device, const linnet_su
            memcmp(entry + LINNET_HASH_BYTES, device->header_signature.bytes, LINNET_SIGNATURE_BYTES) == 0;
 }
 
+/* Take an M6 apart, or the one in front of an M8. Only what the coordinator has signed is compared with
+ * anything: a second set is evidence against nobody else. */
+static linnet_status survivors_open(const linnet_secagg_device *device, const void *bytes, size_t n_bytes,
+                                    bool is_whole, linnet_survivors *s, linnet_error *err)
+{
+    linnet_status status = linnet_survivors_parse(bytes, n_bytes, device->n, &device->t2, is_whole, s, err);
+    if (status == LINNET_OK &&
+        linnet_verify_hash(&device->params.coordinator, &s->t3, &s->signature) != LINNET_OK)
+        return linnet_fail(err, LINNET_ERR_CRYPTO, "survivors: not signed by the coordinator");
+    return status;
+}
+
 /* Everything about a survivor set but whether this device is in it. */
 static linnet_status survivors_check(const linnet_secagg_device *device, const linnet_survivors *s,
                                      linnet_error *err)
 {
-    if (linnet_verify_hash(&device->params.coordinator, &s->t3, &s->signature) != LINNET_OK)
-        return linnet_fail(err, LINNET_ERR_CRYPTO, "survivors: not signed by the coordinator");
     for (size_t i = 0; i < linnet_bitmap_bytes(device->n); i++)
         if (s->bitmap[i] & ~device->u2[i])
             return linnet_fail(err, LINNET_ERR_MISMATCH, "survivors: one of them never shared");
@@ -591,7 +607,7 @@ linnet_status linnet_secagg_device_take_survivors(linnet_secagg_device *device, 
     bool is_open = device->phase == LINNET_SECAGG_MASKING && device->has_echo;
     if (!is_open && device->phase != LINNET_SECAGG_ATTESTED && device->phase != LINNET_SECAGG_RELEASED)
         return not_now("list of survivors", err);
-    linnet_status status = linnet_survivors_parse(m6, n_bytes, device->n, &device->t2, true, &s, err);
+    linnet_status status = survivors_open(device, m6, n_bytes, true, &s, err);
     if (status == LINNET_OK && !is_open)
         return compare_again(device, &device->t3, &s.t3, "list of survivors", err);
     if (status == LINNET_OK)
@@ -667,7 +683,7 @@ linnet_status linnet_secagg_device_take_certificate(linnet_secagg_device *device
     linnet_survivors s;
     if (device->phase < LINNET_SECAGG_MASKING || device->phase > LINNET_SECAGG_RELEASED)
         return not_now("certificate", err);
-    linnet_status status = linnet_survivors_parse(m8, n_bytes, device->n, &device->t2, false, &s, err);
+    linnet_status status = survivors_open(device, m8, n_bytes, false, &s, err);
     if (status == LINNET_OK && device->phase != LINNET_SECAGG_MASKING &&
         !linnet_hash_equal(&s.t3, &device->t3))
         return compare_again(device, &device->t3, &s.t3, "certificate", err);

@@ -178,7 +178,7 @@ uint32_t linnet_secagg_device_survivors(const linnet_secagg_device *device);
 linnet_status linnet_secagg_device_mask(const linnet_secagg_device *device, uint32_t index, uint64_t first,
                                         size_t n, uint8_t *packed, linnet_error *err) LINNET_NODISCARD;
 /** In MASKING: fix Hy of all masked bytes and the signature of the M5 header. The same again is OK; another
- * Hy is CONFLICT and aborts. Commit before the first byte leaves. */
+ * Hy or signature is CONFLICT and aborts. Commit before the first byte leaves. */
 linnet_status linnet_secagg_device_fix_echo(linnet_secagg_device *device, const linnet_hash *echo,
                                             const linnet_signature *header_signature,
                                             linnet_error *err) LINNET_NODISCARD;
@@ -283,12 +283,13 @@ bool linnet_secagg_server_is_sharer(const linnet_secagg_server *server, uint32_t
 bool linnet_secagg_server_is_survivor(const linnet_secagg_server *server, uint32_t index);
 bool linnet_secagg_server_has_unmasking(const linnet_secagg_server *server, uint32_t index);
 
-/** Are t shares there for every secret that must be rebuilt? */
+/** Are t shares there for every secret that must be rebuilt, whether they fit or not? */
 bool linnet_secagg_server_can_open(const linnet_secagg_server *server);
 /** Rebuild r_b of U3 and r_s of U2 \ U3, compare with cb and pk_x; where one does not agree, try other
- * subsets of t shares (random, at most 4096 a secret; a holder found wrong is dropped for all owners).
+ * subsets of t shares (random, at most 4096 a secret; a holder found wrong is passed over for all owners, as
+ * long as the others suffice: it may have been the owner who handed out shares of two secrets).
  * AGAIN: too few shares yet. CRYPTO: no subset agrees: the round is void, unless more shares come.
- * ret_n_wrong: holders found wrong. */
+ * ret_n_wrong: holders found wrong so far, set whatever comes out; may be NULL. */
 linnet_status linnet_secagg_server_open(linnet_secagg_server *server, uint32_t *ret_n_wrong,
                                         linnet_error *err) LINNET_NODISCARD;
 /** In OPENED: take all masks off the folded sum of vector `index`: n coordinates (at most LINNET_PACK_CHUNK)
