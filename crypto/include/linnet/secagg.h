@@ -10,7 +10,7 @@
  * Messages, all integers little-endian, all lengths exact; n is the roster's size, bitmaps have ceil(n / 8)
  * bytes, bit i = roster index i, unused bits zero:
  *
- *   M1 advert       A 32, device_id 16, pk_x 32, pk_e 32, cb 32, nonce 16 | sig `advrt` 64 | certificate 150
+ *   M1 advert       A 32, device_id 16, pk_x 32, pk_e 32, cb 32, nonce 16 | sig `advrt` 64 | certificate 142
  *   M2 roster       sig of T1 64, n u32, n adverts by increasing device_id
  *   M3 shares       T1 32, device_id 16, n - 1 boxes of 104 by index, oneself left out | sig `share` 64
  *   M4 sharers      sig of T2 64, bitmap U2, |U2| - 1 boxes for this device by index, itself left out
