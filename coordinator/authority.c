@@ -252,7 +252,7 @@ static linnet_status put_list(linnet_store_txn *txn, void *context, linnet_error
             device.is_revoked = true;
             status = linnet_device_put(txn, &device, err);
             if (status == LINNET_OK)
-                status = linnet_rounds_leave(txn, &id, err);
+                status = linnet_rounds_leave(job->coordinator, txn, &id, err);
         }
         status = status == LINNET_ERR_NOT_FOUND ? LINNET_OK : status; /* a device of another task */
     }

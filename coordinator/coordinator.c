@@ -4,6 +4,7 @@
  *   objects/        plan and adapters by hash     authority/        the authority's seed (trial set-up only)
  *   spool/          uploads of the open round     channel/          secrets of the channel keys
  *   server/         the optimiser's state         serve.lock        held by the one process that serves
+ *   sums/           opened sums of a step whose other cohorts are not there yet
  * Init works in place and takes back what it made when it fails; the store's format row is its last commit.
  */
 #include "state.h"
@@ -16,7 +17,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static const char *const folders[] = {"store", "objects", "spool", "server", "channel"};
+static const char *const folders[] = {"store", "objects", "spool", "server", "channel", "sums"};
 
 /* ---- small services for the other modules ---- */
 
@@ -96,6 +97,7 @@ static linnet_status coordinator_alloc(const char *directory, linnet_coordinator
     c->directory = own;
     c->lock_fd = -1;
     (void)pthread_mutex_init(&c->lock, NULL); /* default attributes: cannot fail on Linux */
+    (void)pthread_mutex_init(&c->secure_lock, NULL);
     for (size_t i = 0; i < LINNET_SPOOL_LOCKS; i++)
         (void)pthread_mutex_init(&c->spool_locks[i], NULL);
     *ret_coordinator = c;
@@ -123,6 +125,7 @@ void linnet_coordinator_close(linnet_coordinator *c)
         linnet_store_update(c->store, flush_traffic, c, NULL) != LINNET_OK)
         linnet_coordinator_say(c, 4,
                                "the last traffic counts are lost"); /* a statistic: a full disk may cost it */
+    linnet_secure_end(c);
     linnet_store_close(c->store);
     linnet_layout_destroy(c->layout);
     linnet_identity_destroy(c->identity);
@@ -131,6 +134,7 @@ void linnet_coordinator_close(linnet_coordinator *c)
     if (c->lock_fd >= 0)
         (void)close(c->lock_fd);
     (void)pthread_mutex_destroy(&c->lock);
+    (void)pthread_mutex_destroy(&c->secure_lock);
     for (size_t i = 0; i < LINNET_SPOOL_LOCKS; i++)
         (void)pthread_mutex_destroy(&c->spool_locks[i]);
     free(c->directory);
@@ -547,7 +551,13 @@ static linnet_status serve_begin(linnet_coordinator *c, int64_t now_ms, linnet_e
         return status;
     bool is_alive =
         status == LINNET_OK && (round.state == LINNET_ROUND_OPEN || round.state == LINNET_ROUND_FROZEN);
-    linnet_spool_sweep(c, is_alive ? round.number : 0);
+    status = LINNET_OK;
+    if (linnet_profile_is_secure(c->plan.profile))
+        status = linnet_secure_begin(c, now_ms, err);
+    else
+        linnet_spool_sweep(c, &round.number, is_alive ? 1 : 0);
+    if (status != LINNET_OK)
+        return status;
     return linnet_channel_keys_rotate(c, (uint64_t)(now_ms / 1000), &next_s, err);
 }
 
@@ -567,6 +577,8 @@ static linnet_status state_open(linnet_coordinator *c, const linnet_coordinator_
     if (status != LINNET_OK)
         return status;
     c->is_durable = !options->in_memory_speed;
+    c->has_seed = options->has_seed;
+    c->seed = options->seed;
     if (linnet_coordinator_path(c, path, "store"))
         status = linnet_store_open(path, false, c->is_durable, &c->store, err);
     if (status == LINNET_OK)

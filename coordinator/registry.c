@@ -251,7 +251,7 @@ static linnet_status revoke(linnet_store_txn *txn, void *context, linnet_error *
     device.is_revoked = true;
     status = linnet_device_put(txn, &device, err);
     if (status == LINNET_OK)
-        status = linnet_rounds_leave(txn, job->device, err);
+        status = linnet_rounds_leave(job->coordinator, txn, job->device, err);
     if (status == LINNET_OK)
         status = linnet_config_get(txn, "revocation", &present, err);
     if (status == LINNET_OK)

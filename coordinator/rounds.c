@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The round machine of profile `plain` (SECURE-AGGREGATION 2.4, table of section 7). A release V is
+/* The round machine of profiles without masks (SECURE-AGGREGATION 2.4, table of section 7), and what all
+ * profiles share: announcing, check-ins, the tick. A release V is
  * published; the next round opens on it with a signed announcement A; devices whose delta was trained from V
  * join and get A; uploads come in (uploads.c); the round freezes when its goal is reached or its deadline
  * passes with enough of them, else it is void; a frozen round is published (publish.c). OPEN -> FROZEN ->
@@ -18,6 +19,7 @@
 
 #define SEEN_SECONDS 3600  /* how stale a device's last_seen may get before it costs a commit */
 #define FLUSH_MS 10000     /* how often traffic counters reach the round's row without another reason */
+#define PHASE_VISITS 8     /* of a device in one phase of a round of messages */
 #define RETRY_FULL_MS 5000 /* a full disk: look again */
 
 /* ---- replies ---- */
@@ -36,16 +38,27 @@ void linnet_reply_release(linnet_reply *reply)
     linnet_buffer_release(&reply->release);
     linnet_buffer_release(&reply->announcement);
     linnet_buffer_release(&reply->revocation);
+    linnet_buffer_release(&reply->raw);
 }
 
-uint32_t linnet_pace_ms(const linnet_coordinator *c, uint64_t serial, int64_t now_ms)
+static uint32_t spread_ms(double mean, uint64_t serial, int64_t now_ms)
 {
     linnet_rng rng;
     linnet_rng_init(&rng, serial,
                     (uint64_t)now_ms); /* spreads devices, hides nothing, repeats in simulations */
-    double mean = 1000.0 * c->plan.poll_s;
     double pause = mean * (0.5 + linnet_rng_double(&rng));
     return pause < 1.0 ? 1 : pause > 4e9 ? 4000000000u : (uint32_t)pause;
+}
+
+uint32_t linnet_pace_ms(const linnet_coordinator *c, uint64_t serial, int64_t now_ms)
+{
+    return spread_ms(1000.0 * c->plan.poll_s, serial, now_ms);
+}
+
+uint32_t linnet_round_pace_ms(const linnet_coordinator *c, uint64_t serial, int64_t now_ms)
+{
+    double poll = 1000.0 * c->plan.poll_s, phase = 1000.0 * c->plan.phase_deadline_s / PHASE_VISITS;
+    return spread_ms(poll < phase ? poll : phase, serial, now_ms);
 }
 
 /* ---- opening ---- */
@@ -64,23 +77,17 @@ static linnet_status announcement_make(linnet_coordinator *c, linnet_store_txn *
                                        const linnet_round_row *row, linnet_buffer *ret_body,
                                        linnet_error *err)
 {
-    size_t n_vectors = 0;
     linnet_buffer list = {0}, head = {0};
     linnet_revocation revocation = {0};
-    linnet_announcement a = {.protocol_version = LINNET_PROTOCOL_VERSION,
-                             .profile = (uint32_t)c->plan.profile,
-                             .coordinator = *linnet_identity_public_key(c->identity),
-                             .round = row->number,
-                             .release = row->release,
-                             .chunk = LINNET_RING_CHUNK,
-                             .n_min = c->plan.minimum,
-                             .n_max = linnet_plan_join_max(&c->plan),
-                             .m_min = c->plan.minimum};
+    linnet_announcement a;
+    linnet_status status = linnet_announcement_of_plan(&c->plan, c->layout, row->version, &a, err);
+    if (status != LINNET_OK)
+        return status;
+    a.coordinator = *linnet_identity_public_key(c->identity);
+    a.round = row->number;
+    a.release = row->release;
     memcpy(a.task, c->task, sizeof(a.task));
-    linnet_status status = linnet_plan_vectors(&c->plan, c->layout, row->version, a.vectors, &n_vectors, err);
-    a.n_vectors = (uint32_t)n_vectors;
-    if (status == LINNET_OK)
-        status = linnet_config_get(txn, "revocation", &list, err);
+    status = linnet_config_get(txn, "revocation", &list, err);
     if (status == LINNET_OK && list.n_bytes > LINNET_SIGNATURE_BYTES &&
         linnet_revocation_open(list.bytes, list.n_bytes, &c->authority_key, &revocation) == LINNET_OK) {
         a.revocation_number = revocation.number;
@@ -129,8 +136,9 @@ done:
     return status;
 }
 
-linnet_status linnet_rounds_open(linnet_coordinator *c, linnet_store_txn *txn, uint64_t version,
-                                 const linnet_hash *release, int64_t now_ms, linnet_error *err)
+linnet_status linnet_rounds_open_one(linnet_coordinator *c, linnet_store_txn *txn, uint64_t version,
+                                     const linnet_hash *release, int64_t now_ms, uint64_t *ret_round,
+                                     linnet_error *err)
 {
     linnet_round_row row = {
         .state = LINNET_ROUND_OPEN, .version = version, .release = *release, .opened_ms = now_ms};
@@ -138,7 +146,20 @@ linnet_status linnet_rounds_open(linnet_coordinator *c, linnet_store_txn *txn, u
     row.number++;
     if (status == LINNET_OK)
         status = announce(c, txn, &row, err);
-    return status == LINNET_OK ? linnet_config_put_u64(txn, "round", row.number, err) : status;
+    if (status == LINNET_OK)
+        status = linnet_config_put_u64(txn, "round", row.number, err);
+    if (status == LINNET_OK)
+        *ret_round = row.number;
+    return status;
+}
+
+linnet_status linnet_rounds_open(linnet_coordinator *c, linnet_store_txn *txn, uint64_t version,
+                                 const linnet_hash *release, int64_t now_ms, linnet_error *err)
+{
+    uint64_t round;
+    if (linnet_profile_is_secure(c->plan.profile))
+        return linnet_step_open(c, txn, version, release, now_ms, err);
+    return linnet_rounds_open_one(c, txn, version, release, now_ms, &round, err);
 }
 
 linnet_status linnet_rounds_announce_again(linnet_coordinator *c, linnet_store_txn *txn, linnet_error *err)
@@ -147,6 +168,8 @@ linnet_status linnet_rounds_announce_again(linnet_coordinator *c, linnet_store_t
     size_t n_bytes;
     linnet_buffer before = {0};
     linnet_round_row row;
+    if (linnet_profile_is_secure(c->plan.profile)) /* adverts are bound to one announcement */
+        return linnet_step_open_again(c, txn, err);
     linnet_status status = linnet_rounds_newest(txn, &row, err);
     if (status != LINNET_OK || row.state != LINNET_ROUND_OPEN)
         return status == LINNET_ERR_NOT_FOUND ? LINNET_OK : status;
@@ -175,21 +198,10 @@ typedef struct checkin_job {
     bool must_write; /* set by a look without writing */
     bool may_write;
     bool is_revoked, has_round, is_joined, has_contributed;
+    bool is_invited; /* with secure aggregation: the round's announcement is for it */
+    uint64_t coins;  /* for the choice of a cohort */
     linnet_round_row round;
 } checkin_job;
-
-static linnet_status is_there(linnet_store_txn *txn, char table, uint64_t round,
-                              const linnet_device_id *device, bool *ret_is_there, linnet_error *err)
-{
-    const uint8_t *bytes;
-    size_t n_bytes;
-    linnet_record_id id = linnet_record_round_device(table, round, device);
-    linnet_status status = linnet_store_get(txn, &id, &bytes, &n_bytes, err);
-    if (status != LINNET_OK && status != LINNET_ERR_NOT_FOUND)
-        return status;
-    *ret_is_there = status == LINNET_OK;
-    return LINNET_OK;
-}
 
 static linnet_status mark(linnet_store_txn *txn, char table, uint64_t round, const linnet_device_id *device,
                           int64_t now_ms, linnet_error *err)
@@ -213,11 +225,11 @@ static linnet_status visit_round(linnet_store_txn *txn, checkin_job *job, linnet
     linnet_round_row *round = &job->round;
     bool is_invited = false;
     uint64_t paused = 0;
-    linnet_status status = is_there(txn, 'i', round->number, &job->device, &is_invited, err);
+    linnet_status status = linnet_row_exists(txn, 'i', round->number, &job->device, &is_invited, err);
     if (status == LINNET_OK)
-        status = is_there(txn, 'j', round->number, &job->device, &job->is_joined, err);
+        status = linnet_row_exists(txn, 'j', round->number, &job->device, &job->is_joined, err);
     if (status == LINNET_OK)
-        status = is_there(txn, 'b', round->number, &job->device, &job->has_contributed, err);
+        status = linnet_row_exists(txn, 'b', round->number, &job->device, &job->has_contributed, err);
     if (status == LINNET_OK)
         status = linnet_config_get_u64(txn, "paused", &paused, err);
     if (status != LINNET_OK)
@@ -240,6 +252,26 @@ static linnet_status visit_round(linnet_store_txn *txn, checkin_job *job, linnet
     return status == LINNET_OK ? linnet_round_put(txn, round, err) : status;
 }
 
+/* With secure aggregation a check-in only invites; who sends its advert has joined. */
+static linnet_status visit_step(linnet_store_txn *txn, checkin_job *job, linnet_error *err)
+{
+    linnet_invitation invitation = {0};
+    uint64_t version = 0;
+    linnet_release_row release;
+    linnet_status status = linnet_config_get_u64(txn, "version", &version, err);
+    if (status == LINNET_OK)
+        status = linnet_release_get(txn, version, &release, err);
+    if (status != LINNET_OK || !job->checkin->has_ready ||
+        !linnet_hash_equal(&job->checkin->ready, &release.hash))
+        return status;
+    status = linnet_step_invite(job->coordinator, txn, &job->device, job->coins, job->now_ms, job->may_write,
+                                &invitation, err);
+    job->is_invited = status == LINNET_OK && invitation.round.number != 0;
+    job->must_write = job->must_write || invitation.must_write;
+    job->round = invitation.round;
+    return status;
+}
+
 static linnet_status visit(linnet_store_txn *txn, void *context, linnet_error *err)
 {
     checkin_job *job = context;
@@ -251,12 +283,15 @@ static linnet_status visit(linnet_store_txn *txn, void *context, linnet_error *e
     uint64_t now_s = (uint64_t)(job->now_ms / 1000);
     bool is_stale = now_s > device.last_seen_s + SEEN_SECONDS;
     job->must_write = is_stale;
-    status = linnet_rounds_newest(txn, &job->round, err);
+    bool is_secure = linnet_profile_is_secure(job->coordinator->plan.profile);
+    status = is_secure ? LINNET_ERR_NOT_FOUND : linnet_rounds_newest(txn, &job->round, err);
     job->has_round = status == LINNET_OK && job->round.state == LINNET_ROUND_OPEN;
     if (status != LINNET_OK && status != LINNET_ERR_NOT_FOUND)
         return status;
     status = LINNET_OK;
-    if (job->has_round && !job->is_revoked)
+    if (is_secure && !job->is_revoked)
+        status = visit_step(txn, job, err);
+    else if (job->has_round && !job->is_revoked)
         status = visit_round(txn, job, err);
     if (status == LINNET_OK && job->may_write && (is_stale || device.last_seen_s < now_s)) {
         device.last_seen_s = now_s;
@@ -288,16 +323,19 @@ static void copy(linnet_buffer *to, const uint8_t *bytes, size_t n_bytes, const 
     *ret_n_bytes = to->n_bytes;
 }
 
-linnet_status linnet_rounds_leave(linnet_store_txn *txn, const linnet_device_id *device, linnet_error *err)
+linnet_status linnet_rounds_leave(linnet_coordinator *c, linnet_store_txn *txn,
+                                  const linnet_device_id *device, linnet_error *err)
 {
+    if (linnet_profile_is_secure(c->plan.profile)) /* a roster never changes; a missing member drops out */
+        return LINNET_OK;
     linnet_round_row round;
     bool is_joined = false, has_contributed = false;
     linnet_status status = linnet_rounds_newest(txn, &round, err);
     if (status != LINNET_OK || round.state != LINNET_ROUND_OPEN)
         return status == LINNET_ERR_NOT_FOUND ? LINNET_OK : status;
-    status = is_there(txn, 'j', round.number, device, &is_joined, err);
+    status = linnet_row_exists(txn, 'j', round.number, device, &is_joined, err);
     if (status == LINNET_OK)
-        status = is_there(txn, 'b', round.number, device, &has_contributed, err);
+        status = linnet_row_exists(txn, 'b', round.number, device, &has_contributed, err);
     if (status != LINNET_OK || !is_joined || has_contributed)
         return status;
     linnet_record_id id = linnet_record_round_device('j', round.number, device);
@@ -353,6 +391,18 @@ static linnet_status attach_announcement(linnet_store_txn *txn, uint64_t round, 
     return reply->announcement.failed ? linnet_fail(err, LINNET_ERR_NOMEM, "answer") : LINNET_OK;
 }
 
+/* Which cohort a device comes to is the coordinator's chance; simulations repeat it. */
+static uint64_t coins_of(const linnet_coordinator *c, const linnet_device_id *device)
+{
+    linnet_rng rng;
+    uint64_t coins;
+    linnet_rng_init(&rng, c->seed, linnet_load_le64(device->bytes));
+    if (c->has_seed)
+        return linnet_rng_next(&rng);
+    linnet_random_bytes(&coins, sizeof(coins));
+    return coins;
+}
+
 linnet_status linnet_rounds_checkin(linnet_coordinator *c, int64_t now_ms, const linnet_device_row *device,
                                     const linnet_checkin *checkin, linnet_reply *reply, linnet_error *err)
 {
@@ -361,6 +411,7 @@ linnet_status linnet_rounds_checkin(linnet_coordinator *c, int64_t now_ms, const
                        .now_ms = now_ms,
                        .device = linnet_device_id_of(&device->public_key),
                        .checkin = checkin};
+    job.coins = coins_of(c, &job.device);
     linnet_status status = checkin_run(&job, err);
     if (status == LINNET_OK)
         status = linnet_store_read_begin(c->store, &txn, err);
@@ -371,8 +422,9 @@ linnet_status linnet_rounds_checkin(linnet_coordinator *c, int64_t now_ms, const
                  linnet_hash_equal(&checkin->ready, &job.round.release);
     if (job.is_revoked) {
         linnet_reply_set(reply, LINNET_ANSWER_REVOKED, "this device is revoked");
-    } else if (joins && status == LINNET_OK) {
-        linnet_reply_set(reply, LINNET_ANSWER_OK, "joined round %llu", (unsigned long long)job.round.number);
+    } else if ((joins || job.is_invited) && status == LINNET_OK) {
+        linnet_reply_set(reply, LINNET_ANSWER_OK, "%s round %llu", joins ? "joined" : "invited to",
+                         (unsigned long long)job.round.number);
         status = attach_announcement(txn, job.round.number, reply, err);
     } else if (reply->answer.n_release > 0) {
         linnet_reply_set(reply, LINNET_ANSWER_OK, "a newer release");
@@ -401,14 +453,18 @@ linnet_status linnet_rounds_void(linnet_coordinator *c, linnet_store_txn *txn, l
     row->closed_ms = now_ms;
     linnet_status status = linnet_round_put(txn, row, err);
     if (status == LINNET_OK)
+        status = linnet_shares_clear(txn, row->number, err);
+    if (status == LINNET_OK)
         status = linnet_transcript_append(txn, LINNET_ENTRY_VOID, row->number, &row->chain, err);
+    if (status == LINNET_OK && linnet_profile_is_secure(c->plan.profile))
+        return linnet_step_settle(c, txn, now_ms, err);
     return status == LINNET_OK ? linnet_rounds_open(c, txn, row->version, &row->release, now_ms, err)
                                : status;
 }
 
 static bool is_over(const linnet_round_row *row, const linnet_plan *plan, int64_t now_ms)
 {
-    return row->state == LINNET_ROUND_OPEN &&
+    return !linnet_profile_is_secure(plan->profile) && row->state == LINNET_ROUND_OPEN &&
            (row->accepted >= plan->goal || (row->deadline_ms != 0 && now_ms > row->deadline_ms));
 }
 
@@ -490,6 +546,8 @@ static linnet_status rounds_advance(linnet_coordinator *c, int64_t now_ms, int64
         status = end_run(c, &job, err);
         round = job.round;
     }
+    if (linnet_profile_is_secure(c->plan.profile))
+        return status == LINNET_OK ? linnet_secure_tick(c, now_ms, next_ms, err) : status;
     if (status == LINNET_OK && round.state == LINNET_ROUND_FROZEN)
         status = linnet_publish_round(c, &round, now_ms, err);
     if (status == LINNET_OK && round.state == LINNET_ROUND_OPEN && round.deadline_ms != 0 &&

@@ -14,8 +14,19 @@ const char *linnet_round_state_name(linnet_round_state state)
         return "closed";
     case LINNET_ROUND_VOID:
         return "void";
+    case LINNET_ROUND_ROSTER:
+        return "roster";
+    case LINNET_ROUND_SHARERS:
+        return "sharers";
+    case LINNET_ROUND_OPENED:
+        return "opened";
     }
     return "none";
+}
+
+bool linnet_round_is_live(const linnet_round_row *row)
+{
+    return row->state != LINNET_ROUND_CLOSED && row->state != LINNET_ROUND_VOID;
 }
 
 /* ---- ids ---- */
@@ -85,9 +96,18 @@ static linnet_status done(const linnet_reader *reader)
 
 /* ---- the rows ---- */
 
+#define LONG_ROW 0x80 /* in the byte of the state: the fields of secure aggregation follow */
+
+/* They are left out where they say nothing: a plain round's row is as it always was. */
+static bool has_tail(const linnet_round_row *row)
+{
+    static const linnet_hash zero;
+    return row->sharers != 0 || row->aborts != 0 || !linnet_hash_equal(&row->sum, &zero);
+}
+
 void linnet_round_row_pack(const linnet_round_row *row, linnet_buffer *bytes)
 {
-    linnet_buffer_append_u8(bytes, (uint8_t)row->state);
+    linnet_buffer_append_u8(bytes, (uint8_t)(row->state | (has_tail(row) ? LONG_ROW : 0)));
     linnet_buffer_append_le64(bytes, row->number);
     linnet_buffer_append_le64(bytes, row->version);
     linnet_buffer_append(bytes, row->release.bytes, sizeof(row->release.bytes));
@@ -105,6 +125,11 @@ void linnet_round_row_pack(const linnet_round_row *row, linnet_buffer *bytes)
     put_double(bytes, row->loss_before);
     put_double(bytes, row->loss_after);
     linnet_buffer_append(bytes, row->adapter.bytes, sizeof(row->adapter.bytes));
+    if (!has_tail(row))
+        return;
+    linnet_buffer_append_le32(bytes, row->sharers);
+    linnet_buffer_append_le32(bytes, row->aborts);
+    linnet_buffer_append(bytes, row->sum.bytes, sizeof(row->sum.bytes));
 }
 
 linnet_status linnet_round_row_unpack(const void *bytes, size_t n_bytes, linnet_round_row *ret_row)
@@ -112,6 +137,8 @@ linnet_status linnet_round_row_unpack(const void *bytes, size_t n_bytes, linnet_
     linnet_reader reader = linnet_reader_of(bytes, n_bytes);
     linnet_round_row row = {0};
     uint8_t state = linnet_reader_u8(&reader);
+    bool is_long = state & LONG_ROW;
+    state &= LONG_ROW - 1;
     row.number = linnet_reader_le64(&reader);
     row.version = linnet_reader_le64(&reader);
     take(&reader, row.release.bytes, sizeof(row.release.bytes));
@@ -129,7 +156,13 @@ linnet_status linnet_round_row_unpack(const void *bytes, size_t n_bytes, linnet_
     row.loss_before = take_double(&reader);
     row.loss_after = take_double(&reader);
     take(&reader, row.adapter.bytes, sizeof(row.adapter.bytes));
-    if (done(&reader) != LINNET_OK || state < LINNET_ROUND_OPEN || state > LINNET_ROUND_VOID)
+    if (is_long) {
+        row.sharers = linnet_reader_le32(&reader);
+        row.aborts = linnet_reader_le32(&reader);
+        take(&reader, row.sum.bytes, sizeof(row.sum.bytes));
+    }
+    if (done(&reader) != LINNET_OK || is_long != has_tail(&row) || state < LINNET_ROUND_OPEN ||
+        state > LINNET_ROUND_OPENED)
         return LINNET_ERR_FORMAT;
     row.state = (linnet_round_state)state;
     *ret_row = row;
@@ -262,7 +295,7 @@ linnet_status linnet_entry_row_unpack(const void *bytes, size_t n_bytes, linnet_
     row.round = linnet_reader_le64(&reader);
     take(&reader, row.body.bytes, sizeof(row.body.bytes));
     take(&reader, row.head.bytes, sizeof(row.head.bytes));
-    if (done(&reader) != LINNET_OK || row.type < LINNET_ENTRY_RELEASE || row.type > LINNET_ENTRY_VOID)
+    if (done(&reader) != LINNET_OK || row.type < LINNET_ENTRY_RELEASE || row.type > LINNET_ENTRY_LAST)
         return LINNET_ERR_FORMAT;
     *ret_row = row;
     return LINNET_OK;
@@ -397,6 +430,57 @@ linnet_status linnet_config_put_u64(linnet_store_txn *txn, const char *name, uin
     uint8_t bytes[8];
     linnet_store_le64(bytes, value);
     return linnet_config_put(txn, name, bytes, sizeof(bytes), err);
+}
+
+typedef struct id_list {
+    linnet_buffer bytes; /* owned: length and fields of each id behind the prefix */
+} id_list;
+
+static linnet_status list_id(void *context, const uint8_t *fields, size_t n_fields, const uint8_t *bytes,
+                             size_t n_bytes, linnet_error *err)
+{
+    id_list *list = context;
+    (void)bytes;
+    (void)n_bytes;
+    linnet_buffer_append_u8(&list->bytes, (uint8_t)n_fields); /* ids have at most 80 bytes */
+    linnet_buffer_append(&list->bytes, fields, n_fields);
+    return list->bytes.failed ? linnet_fail(err, LINNET_ERR_NOMEM, "store: records to delete") : LINNET_OK;
+}
+
+/* Listed first: a cursor does not stay where it is while records go. */
+linnet_status linnet_table_clear(linnet_store_txn *txn, const linnet_record_id *prefix, linnet_error *err)
+{
+    id_list list = {0};
+    linnet_status status = linnet_store_each(txn, prefix, list_id, &list, err);
+    linnet_reader reader = linnet_reader_of(list.bytes.bytes, list.bytes.n_bytes);
+    while (status == LINNET_OK && reader.at < reader.n_bytes) {
+        linnet_record_id id = *prefix;
+        uint8_t n_fields = linnet_reader_u8(&reader);
+        linnet_record_add(&id, linnet_reader_take(&reader, n_fields), n_fields);
+        status = linnet_store_delete(txn, &id, err);
+    }
+    linnet_buffer_release(&list.bytes);
+    return status;
+}
+
+linnet_status linnet_shares_clear(linnet_store_txn *txn, uint64_t round, linnet_error *err)
+{
+    linnet_record_id shares = linnet_record_number('k', round), unmaskings = linnet_record_number('u', round);
+    linnet_status status = linnet_table_clear(txn, &shares, err);
+    return status == LINNET_OK ? linnet_table_clear(txn, &unmaskings, err) : status;
+}
+
+linnet_status linnet_row_exists(linnet_store_txn *txn, char table, uint64_t round,
+                                const linnet_device_id *device, bool *ret_exists, linnet_error *err)
+{
+    const uint8_t *bytes;
+    size_t n_bytes;
+    linnet_record_id id = linnet_record_round_device(table, round, device);
+    linnet_status status = linnet_store_get(txn, &id, &bytes, &n_bytes, err);
+    if (status != LINNET_OK && status != LINNET_ERR_NOT_FOUND)
+        return status;
+    *ret_exists = status == LINNET_OK;
+    return LINNET_OK;
 }
 
 linnet_status linnet_transcript_append(linnet_store_txn *txn, linnet_entry_type type, uint64_t round,

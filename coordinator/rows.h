@@ -10,7 +10,16 @@
  *   s chain           announcements of an open round that a later one replaced
  *   i round device    asked while the round was open       j round device  joined
  *   b round device    accepted contributions               l round device  late uploads, deleted unread
- *   x round device    evidence: a second, different upload  h number        transcript entries */
+ *   x round device    evidence: a second, different upload  h number        transcript entries
+ *
+ * With secure aggregation (SECURE-AGGREGATION 2.4; M1 to M9 are the messages of secagg.h):
+ *   j round device    joined: its M1, byte for byte        m T2            sharers' hash -> round
+ *   k round device    M3, until the round is over          v round device  M7
+ *   u round device    M9, until the round is over: one value an owner and holder, so never both kinds
+ *   q round number    what went to the members: 2 = M2, 4 = signature of T2 and bitmap U2, 6 = M6, 8 = M8
+ *   w round about device   complaint of a device about the member of that index
+ *   g round device    abort, only counted                  y round device  left out of this round's roster
+ *   x round device kind    evidence: a second, different message of this kind */
 
 #include "linnet/messages.h"
 #include "store.h"
@@ -27,6 +36,11 @@ typedef enum linnet_round_state { /* values are in the store */
                                   LINNET_ROUND_FROZEN = 2,
                                   LINNET_ROUND_CLOSED = 3,
                                   LINNET_ROUND_VOID = 4,
+                                  /* with secure aggregation, between OPEN and FROZEN */
+                                  LINNET_ROUND_ROSTER = 5,
+                                  LINNET_ROUND_SHARERS = 6,
+                                  /* and between FROZEN and CLOSED: the sum is in its file */
+                                  LINNET_ROUND_OPENED = 7,
 } linnet_round_state;
 const char *linnet_round_state_name(linnet_round_state state);
 
@@ -40,7 +54,12 @@ typedef struct linnet_round_row {
     bool has_loss_before, has_loss_after;
     double loss_before, loss_after;
     linnet_hash adapter; /* of the release it led to */
+    /* with secure aggregation, else zero and not in the row's bytes */
+    uint32_t sharers, aborts; /* |U2|; devices that said they left */
+    linnet_hash sum;          /* H(OBJECT, file of the opened sum) */
 } linnet_round_row;
+/** Not yet over: its messages, shares and spool are of use. */
+bool linnet_round_is_live(const linnet_round_row *row);
 
 typedef struct linnet_token_row {
     uint64_t expires_s;
@@ -78,12 +97,16 @@ typedef enum linnet_entry_type {
     LINNET_ENTRY_RELEASE = 1,
     LINNET_ENTRY_ANNOUNCE,
     LINNET_ENTRY_CLOSED,
-    LINNET_ENTRY_VOID
+    LINNET_ENTRY_VOID,
+    LINNET_ENTRY_ROSTER,
+    LINNET_ENTRY_SHARERS,
+    LINNET_ENTRY_SURVIVORS,
+    LINNET_ENTRY_LAST = LINNET_ENTRY_SURVIVORS
 } linnet_entry_type;
 typedef struct linnet_entry_row {
     uint8_t type;     /* linnet_entry_type */
     uint64_t round;   /* version for a release */
-    linnet_hash body; /* V, A, or the new adapter */
+    linnet_hash body; /* V, A, the new adapter, T1, T2 or T3 */
     linnet_hash head;
 } linnet_entry_row;
 
@@ -132,6 +155,15 @@ linnet_status linnet_config_put(linnet_store_txn *txn, const char *name, const v
 /** Put a packed row, whose buffer it releases. NOMEM where packing ran out of memory. */
 linnet_status linnet_row_put(linnet_store_txn *txn, const linnet_record_id *id, linnet_buffer *row,
                              linnet_error *err) LINNET_NODISCARD;
+/** In an update: delete every record whose id starts with prefix. */
+linnet_status linnet_table_clear(linnet_store_txn *txn, const linnet_record_id *prefix,
+                                 linnet_error *err) LINNET_NODISCARD;
+/** In an update: delete the shares of a round that is over, M3 and M9. */
+linnet_status linnet_shares_clear(linnet_store_txn *txn, uint64_t round, linnet_error *err) LINNET_NODISCARD;
+/** Is there a record of this round and device? */
+linnet_status linnet_row_exists(linnet_store_txn *txn, char table, uint64_t round,
+                                const linnet_device_id *device, bool *ret_exists,
+                                linnet_error *err) LINNET_NODISCARD;
 linnet_status linnet_transcript_append(linnet_store_txn *txn, linnet_entry_type type, uint64_t round,
                                        const linnet_hash *body, linnet_error *err) LINNET_NODISCARD;
 

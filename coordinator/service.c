@@ -155,6 +155,18 @@ static linnet_status handle_upload(linnet_coordinator *c, int64_t now_ms, const 
     return status;
 }
 
+static linnet_status handle_round(linnet_coordinator *c, int64_t now_ms, const linnet_device_row *device,
+                                  const linnet_frame *frame, linnet_reply *reply, linnet_error *err)
+{
+    linnet_round_message message;
+    if (linnet_round_message_unpack(frame->header, frame->n_header, &message, NULL) != LINNET_OK ||
+        (message.kind == LINNET_ROUND_POLL) != (frame->n_raw == 0)) {
+        reply->is_bad_request = true;
+        return LINNET_OK;
+    }
+    return linnet_secure_handle(c, now_ms, device, &message, frame->raw, frame->n_raw, reply, err);
+}
+
 /* ---- sealed requests ---- */
 
 static linnet_status reply_seal(const linnet_reply *reply, const linnet_exchange *exchange,
@@ -163,7 +175,10 @@ static linnet_status reply_seal(const linnet_reply *reply, const linnet_exchange
     linnet_buffer header = {0}, body = {0};
     linnet_status status = linnet_answer_pack(&reply->answer, &header, err);
     if (status == LINNET_OK) {
-        linnet_frame frame = {.header = header.bytes, .n_header = header.n_bytes};
+        linnet_frame frame = {.header = header.bytes,
+                              .n_header = header.n_bytes,
+                              .raw = reply->raw.bytes,
+                              .n_raw = reply->raw.n_bytes};
         status = linnet_frame_pack(&frame, &body, err);
     }
     if (status == LINNET_OK)
@@ -217,6 +232,8 @@ static linnet_status handle_opened(linnet_coordinator *c, int64_t now_ms, const 
         status = handle_enroll(c, now_ms, frame.raw, &csr, &reply, err);
     else if (strcmp(path, LINNET_PATH_CHECKIN) == 0)
         status = handle_checkin(c, now_ms, &device, &frame, &reply, err);
+    else if (strcmp(path, LINNET_PATH_ROUND) == 0)
+        status = handle_round(c, now_ms, &device, &frame, &reply, err);
     else
         status = handle_upload(c, now_ms, &device, &frame, &reply, err);
     if (status == LINNET_ERR_NO_SPACE) {
@@ -270,7 +287,7 @@ static linnet_status handle_sealed(linnet_coordinator *c, int64_t now_ms, const 
 static bool is_sealed_path(const char *path)
 {
     return strcmp(path, LINNET_PATH_ENROLL) == 0 || strcmp(path, LINNET_PATH_CHECKIN) == 0 ||
-           strcmp(path, LINNET_PATH_UPLOAD) == 0;
+           strcmp(path, LINNET_PATH_UPLOAD) == 0 || strcmp(path, LINNET_PATH_ROUND) == 0;
 }
 
 static linnet_status route(linnet_coordinator *c, int64_t now_ms, const linnet_http_request *request,

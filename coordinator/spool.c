@@ -231,6 +231,7 @@ typedef struct check {
     linnet_hasher hasher;
     int64_t largest[LINNET_VECTORS_MAX]; /* magnitude seen in each vector */
     uint32_t lanes[LINNET_LANES];
+    size_t n_lanes;
 } check;
 
 static linnet_status check_chunk(void *context, size_t i, uint64_t first, size_t n, const uint8_t *packed,
@@ -251,15 +252,20 @@ static linnet_status check_chunk(void *context, size_t i, uint64_t first, size_t
         if (value > state->largest[i])
             state->largest[i] = value;
     }
-    if (part.vector_id == 1 && first == 0)
-        memcpy(state->lanes, values, (n < LINNET_LANES ? n : LINNET_LANES) * sizeof(uint32_t));
+    if (part.vector_id == 1 && first == 0) {
+        state->n_lanes = n < LINNET_LANES ? n : LINNET_LANES;
+        memcpy(state->lanes, values, state->n_lanes * sizeof(uint32_t));
+    }
     return LINNET_OK;
 }
 
-/* Profile plain sees single contributions, so it holds each to what the device's encoder may produce. */
+/* Where single contributions are seen, each is held to what the device's encoder may produce; masked ones can
+ * be anything. */
 static linnet_status check_values(const check *state, size_t n_specs, uint32_t weight_max, linnet_error *err)
 {
     uint64_t weight = state->lanes[LINNET_LANE_WEIGHT], loss_weight = state->lanes[LINNET_LANE_LOSS_WEIGHT];
+    if (state->n_lanes == LINNET_DP_LANES) /* everybody weighs 1 */
+        weight = 1;
     if (state->lanes[LINNET_LANE_PARTICIPANTS] != 1 || weight < 1 || weight > weight_max)
         return linnet_fail(err, LINNET_ERR_RANGE, "the lanes do not say one participant of weight 1 to %u",
                            weight_max);
@@ -284,7 +290,7 @@ linnet_status linnet_spool_check(linnet_coordinator *c, const linnet_spool_id *i
     linnet_hash hash = linnet_hasher_final(&state.hasher);
     if (status == LINNET_OK && !linnet_hash_equal(&hash, echo))
         return linnet_fail(err, LINNET_ERR_CRYPTO, "the bytes do not hash to the signed echo");
-    if (status == LINNET_OK)
+    if (status == LINNET_OK && !linnet_profile_is_secure(c->plan.profile))
         status = check_values(&state, n_specs, c->plan.weight_max, &flaw);
     return status == LINNET_OK ? LINNET_OK : linnet_fail(err, status, "%s", flaw.message);
 }
@@ -348,16 +354,37 @@ void linnet_spool_drop_round(linnet_coordinator *c, uint64_t round)
         directory_drop(path);
 }
 
-void linnet_spool_sweep(linnet_coordinator *c, uint64_t keep)
+static bool is_kept(const char *name, const uint64_t *keep, size_t n_keep)
 {
-    char path[4096], keep_name[24];
-    (void)snprintf(keep_name, sizeof(keep_name), "%llu", (unsigned long long)keep);
-    DIR *dir = linnet_coordinator_path(c, path, "spool") ? opendir(path) : NULL;
+    char number[24];
+    bool found = false;
+    for (size_t i = 0; i < n_keep && !found; i++) {
+        (void)snprintf(number, sizeof(number), "%llu", (unsigned long long)keep[i]);
+        found = strcmp(name, number) == 0;
+    }
+    return found;
+}
+
+/* Of folders with an entry a round. */
+static void sweep(linnet_coordinator *c, const char *folder, const uint64_t *keep, size_t n_keep)
+{
+    char path[4096];
+    DIR *dir = linnet_coordinator_path(c, path, "%s", folder) ? opendir(path) : NULL;
     if (!dir)
         return;
     for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir))
-        if (entry->d_name[0] != '.' && strcmp(entry->d_name, keep_name) != 0 &&
-            linnet_coordinator_path(c, path, "spool/%s", entry->d_name))
+        if (entry->d_name[0] != '.' && !is_kept(entry->d_name, keep, n_keep) &&
+            linnet_coordinator_path(c, path, "%s/%s", folder, entry->d_name) && unlink(path) != 0)
             directory_drop(path);
     (void)closedir(dir);
+}
+
+void linnet_spool_sweep(linnet_coordinator *c, const uint64_t *keep, size_t n_keep)
+{
+    sweep(c, "spool", keep, n_keep);
+}
+
+void linnet_sum_sweep(linnet_coordinator *c, const uint64_t *keep, size_t n_keep)
+{
+    sweep(c, "sums", keep, n_keep);
 }

@@ -10,17 +10,27 @@
 
 #include "linnet/channel.h"
 #include "linnet/coordinator.h"
+#include "linnet/secagg.h"
 #include "rows.h"
 
 #define LINNET_SPOOL_LOCKS                                                                                   \
     64 /* uploads of one device take turns; devices share these by the first byte of their id */
 #define LINNET_REVOCATION_BYTES_MAX (LINNET_HELLO_BYTES_MAX / 2) /* fits HELLO and answers: 8000 devices */
+#define LINNET_COHORTS_MAX 64 /* of one step; the plan's key has the same bound */
 #define LINNET_CHANNEL_KEYS 4 /* alive at once: two in normal rotation, more after a clock jump */
 
 typedef struct linnet_channel_slot {
     uint8_t record[LINNET_SIGNED_CHANNEL_KEY_BYTES], secret[32];
     uint64_t number, not_before, not_after;
 } linnet_channel_slot;
+
+/* The protocol machine of an open round: a cache of its rows. */
+typedef struct linnet_secure_slot {
+    uint64_t round;               /* 0: free */
+    linnet_secagg_server *server; /* owned */
+    bool is_opening;              /* the tick takes masks off with it, without the lock: it stays */
+    uint32_t n_failed;            /* unmaskings that were not enough: opening waits for more */
+} linnet_secure_slot;
 
 struct linnet_coordinator {
     char *directory; /* owned */
@@ -46,6 +56,11 @@ struct linnet_coordinator {
     void *log_context;
 
     pthread_mutex_t spool_locks[LINNET_SPOOL_LOCKS];
+
+    pthread_mutex_t secure_lock; /* guards secure; held over the commits that go with a change of it */
+    linnet_secure_slot secure[LINNET_COHORTS_MAX];
+    bool has_seed; /* simulations: cohorts are drawn from it */
+    uint64_t seed;
 };
 
 /* ---- coordinator.c ---- */
@@ -91,6 +106,7 @@ typedef struct linnet_reply {
     linnet_answer answer;
     bool is_bad_request; /* the message inside is malformed: HTTP 400 instead of an answer */
     linnet_buffer release, announcement, revocation;
+    linnet_buffer raw; /* the message of the round that is due to the device */
     uint8_t certificate[LINNET_SIGNED_CERTIFICATE_BYTES], receipt[LINNET_SIGNED_RECEIPT_BYTES],
         channel_key[LINNET_SIGNED_CHANNEL_KEY_BYTES];
 } linnet_reply;
@@ -99,6 +115,9 @@ void linnet_reply_set(linnet_reply *reply, linnet_answer_code code, const char *
 void linnet_reply_release(linnet_reply *reply);
 /** How long a device should stay away: plan.poll_s on average, spread over half to one and a half of it. */
 uint32_t linnet_pace_ms(const linnet_coordinator *coordinator, uint64_t serial, int64_t now_ms);
+
+/** The same within a round of messages, where nobody may sleep through a phase. */
+uint32_t linnet_round_pace_ms(const linnet_coordinator *coordinator, uint64_t serial, int64_t now_ms);
 
 /* ---- registry.c ---- */
 /** Answer an enrolment request whose channel signature was checked with csr's own key. */
@@ -115,7 +134,8 @@ linnet_status linnet_revocation_extend(const linnet_buffer *list, const linnet_d
                                        linnet_error *err) LINNET_NODISCARD;
 
 /* ---- rounds.c ---- */
-/** In an update: open the next round on release `version` and announce it. */
+/** In an update: open the next round on release `version` and announce it; with secure aggregation one for
+ * every cohort. */
 linnet_status linnet_rounds_open(linnet_coordinator *coordinator, linnet_store_txn *txn, uint64_t version,
                                  const linnet_hash *release, int64_t now_ms,
                                  linnet_error *err) LINNET_NODISCARD;
@@ -127,15 +147,87 @@ linnet_status linnet_rounds_announce_again(linnet_coordinator *coordinator, linn
 linnet_status linnet_rounds_checkin(linnet_coordinator *coordinator, int64_t now_ms,
                                     const linnet_device_row *device, const linnet_checkin *checkin,
                                     linnet_reply *reply, linnet_error *err) LINNET_NODISCARD;
+/** In an update: open and announce one more round. */
+linnet_status linnet_rounds_open_one(linnet_coordinator *coordinator, linnet_store_txn *txn, uint64_t version,
+                                     const linnet_hash *release, int64_t now_ms, uint64_t *ret_round,
+                                     linnet_error *err) LINNET_NODISCARD;
 /** In an update: a revoked device leaves the open round; without a contribution its place is another's. */
-linnet_status linnet_rounds_leave(linnet_store_txn *txn, const linnet_device_id *device,
-                                  linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_rounds_leave(linnet_coordinator *coordinator, linnet_store_txn *txn,
+                                  const linnet_device_id *device, linnet_error *err) LINNET_NODISCARD;
 /** The newest round; NOT_FOUND before the first. */
 linnet_status linnet_rounds_newest(linnet_store_txn *txn, linnet_round_row *ret_row,
                                    linnet_error *err) LINNET_NODISCARD;
-/** In an update, for a round that ends unpublished: VOID, and the next one opens on the same release. */
+/** In an update, for a round that ends unpublished: VOID, and the next one opens on the same release; with
+ * several cohorts once the others are settled, and if it is needed. */
 linnet_status linnet_rounds_void(linnet_coordinator *coordinator, linnet_store_txn *txn,
                                  linnet_round_row *row, int64_t now_ms, linnet_error *err) LINNET_NODISCARD;
+
+/* ---- step.c: the rounds of one step with secure aggregation, one a cohort ---- */
+typedef struct linnet_step {
+    size_t n;
+    uint64_t rounds[LINNET_COHORTS_MAX], previous[LINNET_COHORTS_MAX]; /* the void one it stands for, or 0 */
+} linnet_step;
+/** n = 0 before the first. */
+linnet_status linnet_step_read(linnet_store_txn *txn, linnet_step *ret_step,
+                               linnet_error *err) LINNET_NODISCARD;
+linnet_status linnet_step_open(linnet_coordinator *coordinator, linnet_store_txn *txn, uint64_t version,
+                               const linnet_hash *release, int64_t now_ms,
+                               linnet_error *err) LINNET_NODISCARD;
+/** In an update: where every cohort is opened or void and not more than half are opened, new rounds open for
+ * the void ones. */
+linnet_status linnet_step_settle(linnet_coordinator *coordinator, linnet_store_txn *txn, int64_t now_ms,
+                                 linnet_error *err) LINNET_NODISCARD;
+/** In an update: void the rounds that still take members and open others, under what is known now. */
+linnet_status linnet_step_open_again(linnet_coordinator *coordinator, linnet_store_txn *txn,
+                                     linnet_error *err) LINNET_NODISCARD;
+/** The opened rounds of a step that can be published; 0 of them where it cannot yet. */
+linnet_status linnet_step_opened(linnet_store_txn *txn, linnet_round_row ret_rows[LINNET_COHORTS_MAX],
+                                 size_t *ret_n, linnet_error *err) LINNET_NODISCARD;
+/** The round a ready device is invited to, by these coins (any number): number 0 where there is none.
+ * must_write: it is new, and written down only in an update (may_write). */
+typedef struct linnet_invitation {
+    linnet_round_row round;
+    bool must_write;
+} linnet_invitation;
+linnet_status linnet_step_invite(linnet_coordinator *coordinator, linnet_store_txn *txn,
+                                 const linnet_device_id *device, uint64_t coins, int64_t now_ms,
+                                 bool may_write, linnet_invitation *ret_invitation,
+                                 linnet_error *err) LINNET_NODISCARD;
+
+/* ---- secure_rounds.c: phases of a round with secure aggregation. All but begin, tick and end under
+ * secure_lock. ---- */
+/** On start, in the serving process: frozen rounds get time again, what is left of others goes. */
+linnet_status linnet_secure_begin(linnet_coordinator *coordinator, int64_t now_ms,
+                                  linnet_error *err) LINNET_NODISCARD;
+void linnet_secure_end(linnet_coordinator *coordinator);
+/** Deadlines, opening of sums, publication; *next_ms moves forward to the earliest deadline. */
+linnet_status linnet_secure_tick(linnet_coordinator *coordinator, int64_t now_ms, int64_t *next_ms,
+                                 linnet_error *err) LINNET_NODISCARD;
+/** The machine of a round before OPENED, rebuilt from its rows where it is not in memory. */
+linnet_status linnet_secure_server(linnet_coordinator *coordinator, linnet_store_txn *txn,
+                                   const linnet_round_row *row, linnet_secagg_server **ret_server,
+                                   linnet_error *err) LINNET_NODISCARD;
+/** The machine no longer agrees with the rows. */
+void linnet_secure_forget(linnet_coordinator *coordinator, uint64_t round);
+/** Whatever is due in this round now. */
+linnet_status linnet_secure_advance(linnet_coordinator *coordinator, uint64_t round, int64_t now_ms,
+                                    linnet_error *err) LINNET_NODISCARD;
+/** Whom a member must be certified by: as of now, with the newest list in *list (released by the caller). */
+linnet_status linnet_secure_trust(linnet_coordinator *coordinator, linnet_store_txn *txn, int64_t now_ms,
+                                  linnet_buffer *list, linnet_revocation *revocation,
+                                  linnet_secagg_trust *ret_trust, linnet_error *err) LINNET_NODISCARD;
+/** More complaints about one member than could come from corrupt ones: the round is void, and the member is
+ * left out of the next roster. */
+linnet_status linnet_secure_give_up(linnet_coordinator *coordinator, uint64_t round,
+                                    const linnet_device_id *barred, int64_t now_ms,
+                                    linnet_error *err) LINNET_NODISCARD;
+
+/* ---- secure_messages.c ---- */
+/** A message of the interactive round, from an authenticated device. */
+linnet_status linnet_secure_handle(linnet_coordinator *coordinator, int64_t now_ms,
+                                   const linnet_device_row *device, const linnet_round_message *message,
+                                   const uint8_t *raw, size_t n_raw, linnet_reply *reply,
+                                   linnet_error *err) LINNET_NODISCARD;
 
 /* ---- uploads.c ---- */
 linnet_status linnet_uploads_handle(linnet_coordinator *coordinator, int64_t now_ms,
@@ -169,23 +261,39 @@ linnet_status linnet_spool_fold(linnet_coordinator *coordinator, const linnet_sp
                                 linnet_error *err) LINNET_NODISCARD;
 void linnet_spool_drop(linnet_coordinator *coordinator, const linnet_spool_id *id);
 void linnet_spool_drop_round(linnet_coordinator *coordinator, uint64_t round);
-/** Remove the spool of every round but `keep` (0: of all). */
-void linnet_spool_sweep(linnet_coordinator *coordinator, uint64_t keep);
+/** Remove the spool of every round but these. */
+void linnet_spool_sweep(linnet_coordinator *coordinator, const uint64_t *keep, size_t n_keep);
 /** Bytes of all packed vectors. */
 uint64_t linnet_specs_bytes(const linnet_ring_spec *specs, size_t n_specs);
 
 /* ---- fold.c and publish.c ---- */
 /** The sums of all accepted contributions of a frozen round (owned), and the lanes' totals. */
 typedef struct linnet_fold {
+    uint64_t round;
+    linnet_hash announcement; /* A */
     linnet_ring_spec specs[LINNET_VECTORS_MAX];
     size_t n_specs;
     uint32_t *sums; /* owned: the vectors one after the other */
+    size_t n_sums;
     uint64_t n_contributions;
     uint64_t lanes[LINNET_LANES];
 } linnet_fold;
 linnet_status linnet_fold_round(linnet_coordinator *coordinator, const linnet_round_row *round,
                                 linnet_fold *ret_fold, linnet_error *err) LINNET_NODISCARD;
 void linnet_fold_release(linnet_fold *fold);
+/** The same without a look at the lanes: masks may lie on the sums. */
+linnet_status linnet_fold_spool(linnet_coordinator *coordinator, const linnet_round_row *round,
+                                linnet_fold *ret_fold, linnet_error *err) LINNET_NODISCARD;
+/** Check the lanes of an opened sum (RANGE) and make it a durable file, whose hash the round's row names. The
+ * fold's sums are bytes afterwards. */
+linnet_status linnet_sum_write(linnet_coordinator *coordinator, linnet_fold *fold, linnet_hash *ret_hash,
+                               linnet_error *err) LINNET_NODISCARD;
+/** The fold of an opened round out of its file. */
+linnet_status linnet_sum_read(linnet_coordinator *coordinator, const linnet_round_row *round,
+                              linnet_fold *ret_fold, linnet_error *err) LINNET_NODISCARD;
+void linnet_sum_drop(linnet_coordinator *coordinator, uint64_t round);
+/** Remove the sums of every round but these. */
+void linnet_sum_sweep(linnet_coordinator *coordinator, const uint64_t *keep, size_t n_keep);
 /** Sign release `version` with this adapter and put its row; ret_hash is V. In an update. */
 linnet_status linnet_publish_release(linnet_coordinator *coordinator, linnet_store_txn *txn, uint64_t version,
                                      const linnet_hash *previous, const linnet_hash *adapter,
@@ -194,6 +302,12 @@ linnet_status linnet_publish_release(linnet_coordinator *coordinator, linnet_sto
 /** From a frozen round to the next release and the next round. */
 linnet_status linnet_publish_round(linnet_coordinator *coordinator, const linnet_round_row *round,
                                    int64_t now_ms, linnet_error *err) LINNET_NODISCARD;
+/** From the opened rounds of a step to the next release and the next step. */
+linnet_status linnet_publish_step(linnet_coordinator *coordinator, const linnet_round_row *rounds,
+                                  size_t n_rounds, int64_t now_ms, linnet_error *err) LINNET_NODISCARD;
+/** A file of the state, durable unless the coordinator is a simulation's. */
+linnet_status linnet_state_write(const linnet_coordinator *coordinator, const char *path, const void *bytes,
+                                 size_t n_bytes, linnet_error *err) LINNET_NODISCARD;
 /** Bytes that become a durable object named by `name` in objects/ (or another folder). */
 linnet_status linnet_object_write(const linnet_coordinator *coordinator, const char *folder,
                                   const linnet_hash *name, const void *bytes, size_t n_bytes,

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Contributions on their way in (M5 of SECURE-AGGREGATION 2.4, in profile plain under A). Every request
- * carries the signed header and one chunk, and stands alone: any order, any number of times, from any process
- * of the device. The chain of durable facts: file complete and hashed -> file and directories fsynced -> row
- * in the store, in one transaction with the round's counters -> receipt. One device has one contribution to a
- * round: the same echo again gets the same receipt, another one is refused and kept as evidence. After the
- * freeze what comes is deleted unread. */
+/* Contributions on their way in (M5 of SECURE-AGGREGATION 2.4; the chain they name is T2, without masks A).
+ * Every request carries the signed header and one chunk, and stands alone: any order, any number of times,
+ * from any process of the device. The chain of durable facts: file complete and hashed -> file and
+ * directories fsynced -> row in the store, in one transaction with the round's counters -> receipt. One
+ * device has one contribution to a round: the same echo again gets the same receipt, another one is refused
+ * and kept as evidence. After the freeze what comes is deleted unread. */
 #include "state.h"
 
 #define GAP_RETRY_MS 1000       /* the bytes did not hash to the echo: from the start, not at once */
@@ -33,8 +33,7 @@ typedef struct upload_job {
 /* Where this upload stands, from the store alone. */
 static linnet_status judge(linnet_store_txn *txn, upload_job *job, linnet_error *err)
 {
-    const uint8_t *bytes;
-    size_t n_bytes;
+    bool has_joined = false, has_shared = false;
     linnet_device_row device;
     linnet_status status = linnet_device_get(txn, &job->id.device, &device, err);
     if (status == LINNET_OK)
@@ -45,20 +44,25 @@ static linnet_status judge(linnet_store_txn *txn, upload_job *job, linnet_error 
     bool has_row = status == LINNET_OK;
     if (status != LINNET_OK && status != LINNET_ERR_NOT_FOUND)
         return status;
-    linnet_record_id joined = linnet_record_round_device('j', job->id.round, &job->id.device);
-    status = linnet_store_get(txn, &joined, &bytes, &n_bytes, err);
-    if (status != LINNET_OK && status != LINNET_ERR_NOT_FOUND)
+    status = linnet_row_exists(txn, 'j', job->id.round, &job->id.device, &has_joined, err);
+    if (status == LINNET_OK)
+        status = linnet_row_exists(txn, 'k', job->id.round, &job->id.device, &has_shared, err);
+    if (status != LINNET_OK)
         return status;
+    bool is_secure = linnet_profile_is_secure(job->coordinator->plan.profile);
+    linnet_round_state state = is_secure ? LINNET_ROUND_SHARERS : LINNET_ROUND_OPEN;
     if (device.is_revoked)
         job->verdict = UPLOAD_REVOKED;
     else if (has_row)
         job->verdict =
             linnet_hash_equal(&job->row.echo, &job->header->echo) ? UPLOAD_ACCEPTED : UPLOAD_CONFLICT;
-    else if (status == LINNET_ERR_NOT_FOUND)
+    else if (!has_joined)
         job->verdict = UPLOAD_NOT_JOINED;
-    else if (job->round.state != LINNET_ROUND_OPEN ||
+    else if (job->round.state != state ||
              (job->round.deadline_ms != 0 && job->now_ms > job->round.deadline_ms))
         job->verdict = UPLOAD_LATE;
+    else if (is_secure && !has_shared) /* in the roster, but not in U2 */
+        job->verdict = UPLOAD_NOT_JOINED;
     else
         job->verdict = UPLOAD_GO_ON;
     return LINNET_OK;
@@ -135,7 +139,7 @@ static linnet_status trouble(upload_job *job, linnet_error *err)
 
 static void receipt(upload_job *job, linnet_reply *reply)
 {
-    linnet_receipt receipt = {.chain = job->header->chain, /* under which it joined */
+    linnet_receipt receipt = {.chain = job->header->chain, /* under which it joined, or T2 */
                               .echo = job->row.echo,
                               .device_id = job->id.device,
                               .sequence = job->row.sequence};
@@ -176,6 +180,47 @@ static linnet_status answer(upload_job *job, linnet_reply *reply, linnet_error *
 
 /* ---- the file ---- */
 
+/* With masks the machine of the round is asked first and counts last, under the lock that keeps the two and
+ * the row together. */
+static linnet_status accept_masked(upload_job *job, linnet_error *err)
+{
+    linnet_store_txn *txn = NULL;
+    linnet_secagg_server *server = NULL;
+    linnet_coordinator *c = job->coordinator;
+    linnet_status status = linnet_store_read_begin(c->store, &txn, err);
+    if (status != LINNET_OK)
+        return status;
+    status = judge(txn, job, err);
+    if (status == LINNET_OK && job->verdict == UPLOAD_GO_ON)
+        status = linnet_secure_server(c, txn, &job->round, &server, err);
+    linnet_store_read_end(txn);
+    if (status != LINNET_OK || job->verdict != UPLOAD_GO_ON)
+        return status;
+    const linnet_signature *signature = &job->signed_header->signature;
+    status = linnet_secagg_server_masked(server, &job->id.device, &job->header->echo, signature, false, err);
+    if (status == LINNET_OK)
+        status = linnet_store_update(c->store, accept, job, err);
+    if (status == LINNET_OK && job->verdict == UPLOAD_ACCEPTED)
+        status =
+            linnet_secagg_server_masked(server, &job->id.device, &job->header->echo, signature, true, err);
+    if (status != LINNET_OK || job->verdict != UPLOAD_ACCEPTED)
+        linnet_secure_forget(c, job->id.round);
+    return status;
+}
+
+static linnet_status accept_in_round(upload_job *job, linnet_error *err)
+{
+    linnet_coordinator *c = job->coordinator;
+    if (!linnet_profile_is_secure(c->plan.profile))
+        return linnet_store_update(c->store, accept, job, err);
+    (void)pthread_mutex_lock(&c->secure_lock);
+    linnet_status status = accept_masked(job, err);
+    if (status == LINNET_OK)
+        status = linnet_secure_advance(c, job->id.round, job->now_ms, err);
+    (void)pthread_mutex_unlock(&c->secure_lock);
+    return status;
+}
+
 /* A complete file: check, make durable, accept. */
 static linnet_status complete(upload_job *job, const linnet_ring_spec *specs, size_t n_specs,
                               linnet_reply *reply, linnet_error *err)
@@ -198,7 +243,7 @@ static linnet_status complete(upload_job *job, const linnet_ring_spec *specs, si
         return linnet_fail(err, status, "%s", flaw.message);
     status = linnet_spool_sync(c, &job->id, err);
     if (status == LINNET_OK)
-        status = linnet_store_update(c->store, accept, job, err);
+        status = accept_in_round(job, err);
     return status == LINNET_OK ? answer(job, reply, err) : status;
 }
 
@@ -247,14 +292,15 @@ static bool header_fits(const linnet_upload_header *header, const linnet_ring_sp
     return fits;
 }
 
-/* The round an announcement belongs to, and the verdict. NOT_FOUND: an announcement nobody made. */
+/* The round whose A, or T2, the header names, and the verdict. NOT_FOUND: nobody's. */
 static linnet_status look(upload_job *job, linnet_error *err)
 {
     linnet_store_txn *txn = NULL;
     const uint8_t *bytes;
     size_t n_bytes;
+    char table = linnet_profile_is_secure(job->coordinator->plan.profile) ? 'm' : 'a';
     linnet_record_id id =
-        linnet_record_bytes('a', job->header->chain.bytes, sizeof(job->header->chain.bytes));
+        linnet_record_bytes(table, job->header->chain.bytes, sizeof(job->header->chain.bytes));
     linnet_status status = linnet_store_read_begin(job->coordinator->store, &txn, err);
     if (status != LINNET_OK)
         return status;

@@ -32,8 +32,10 @@ typedef struct device {
     uint64_t seed;
     uint32_t weight;
     uint8_t channel_key[LINNET_SIGNED_CHANNEL_KEY_BYTES];
+    uint8_t certificate[LINNET_SIGNED_CERTIFICATE_BYTES];
     /* the last exchange */
     linnet_buffer wire, storage; /* request as sent; what answer borrows from */
+    linnet_buffer raw;           /* the raw part of the answer */
     char path[32];
     linnet_answer answer;
     uint32_t retry_after_s;
@@ -215,6 +217,7 @@ static inline void device_end(device *d)
     linnet_identity_destroy(d->identity);
     linnet_buffer_release(&d->wire);
     linnet_buffer_release(&d->storage);
+    linnet_buffer_release(&d->raw);
     linnet_buffer_release(&d->packed);
     linnet_buffer_release(&d->header);
 }
@@ -233,11 +236,13 @@ static inline int device_send(device *d, const linnet_exchange *exchange)
     d->retry_after_s = response.retry_after_s;
     d->answer = (linnet_answer){0};
     linnet_buffer_clear(&d->storage);
+    linnet_buffer_clear(&d->raw);
     if (status == 200) {
         assert_ok(linnet_response_open(exchange, response.body.bytes, response.body.n_bytes, &body, &err),
                   &err);
         assert_ok(linnet_frame_open(body.bytes, body.n_bytes, &frame, &err), &err);
         assert_ok(linnet_answer_unpack(frame.header, frame.n_header, &d->storage, &d->answer, &err), &err);
+        linnet_buffer_append(&d->raw, frame.raw, frame.n_raw);
     }
     linnet_buffer_release(&body);
     linnet_http_response_release(&response);
@@ -298,6 +303,7 @@ static inline void device_enrolled(device *d, scene *s, uint64_t seed)
     assert_int_equal(device_enroll_with(d, &invite), 200);
     assert_int_equal(d->answer.code, LINNET_ANSWER_OK);
     assert_int_equal(d->answer.n_certificate, LINNET_SIGNED_CERTIFICATE_BYTES);
+    memcpy(d->certificate, d->answer.certificate, sizeof(d->certificate));
 }
 
 static inline int device_checkin_with(device *d, const linnet_checkin *checkin)

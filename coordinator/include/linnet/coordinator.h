@@ -30,6 +30,8 @@ typedef struct linnet_coordinator_options {
     bool serve; /* take the state's lock, sweep, recover; false: another process may be serving (reports,
                    invites) */
     bool in_memory_speed; /* simulations only: commits without fsync */
+    bool has_seed;        /* simulations only: devices come to cohorts by this seed, not by chance */
+    uint64_t seed;
 } linnet_coordinator_options;
 /** NOT_FOUND, BUSY (another process serves), UNSUPPORTED (a newer format). A process opens one state once at
  * a time: LMDB's locks demand it, and what serves reports as well. Other processes may open it meanwhile,
@@ -71,7 +73,8 @@ linnet_status linnet_coordinator_pause(linnet_coordinator *coordinator, bool pau
 
 typedef struct linnet_round_report {
     uint64_t round, version; /* version trained from */
-    const char *state;       /* "open", "frozen", "closed", "void"; static */
+    const char *state;       /* "open", "frozen", "closed", "void"; with secure aggregation "roster" and
+                                "sharers" before "frozen", "opened" after it; static */
     uint32_t invited, joined, accepted, dropped;
     bool has_loss_before,
         has_loss_after; /* weighted mean held-out loss of the participants, of the release before and after */
@@ -126,9 +129,9 @@ linnet_status linnet_coordinator_contributions(linnet_coordinator *coordinator, 
  * under the coordinator's signature, every release naming the one before, every closed round its adapter.
  * Owned array. */
 typedef struct linnet_audit_entry {
-    const char *type; /* "release", "announce", "closed", "void"; static */
+    const char *type; /* "release", "announce", "roster", "sharers", "survivors", "closed", "void"; static */
     uint64_t number;  /* version of a release, else the round */
-    linnet_hash hash; /* V, A, or the adapter's */
+    linnet_hash hash; /* V, A, T1, T2, T3, or the adapter's */
     const char *flaw; /* static; NULL: good */
 } linnet_audit_entry;
 linnet_status linnet_coordinator_audit(linnet_coordinator *coordinator, linnet_audit_entry **ret_entries,
