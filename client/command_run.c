@@ -32,6 +32,8 @@ typedef struct run {
     linnet_hash model_hash;
     linnet_dataset *dataset, *held_out;
     linnet_kv kv;
+    linnet_round_vault *vault;
+    linnet_consortium consortium;
     linnet_object_cache objects;
     linnet_http_client *client;
     linnet_device *device;
@@ -380,6 +382,9 @@ static linnet_status open_device(run *r, const linnet_policy *policy, linnet_err
         .dataset = r->dataset,
         .held_out = r->held_out,
         .policy = *policy,
+        .vault = r->vault,
+        .consortium = r->consortium.keys,
+        .n_consortium = r->consortium.n_keys,
         .has_seed = r->has_seed,
         .seed = r->seed,
     };
@@ -397,6 +402,10 @@ static linnet_status open_run(run *r, linnet_error *err)
         status = linnet_device_status_of(&r->kv, &report, err);
     if (status == LINNET_OK && r->policy_path)
         status = linnet_policy_load(r->policy_path, &policy, err);
+    if (status == LINNET_OK && policy.consortium[0] != '\0')
+        status = linnet_consortium_load(policy.consortium, &r->consortium, err);
+    if (status == LINNET_OK)
+        status = linnet_round_vault_open(r->state, &report.device_id, false, NULL, &r->vault, err);
     if (status == LINNET_OK)
         status = linnet_object_cache_open_files(r->state, &r->objects, err);
     if (status == LINNET_OK)
@@ -415,6 +424,8 @@ static linnet_status open_run(run *r, linnet_error *err)
 static void close_run(run *r)
 {
     linnet_device_destroy(r->device);
+    linnet_round_vault_close(r->vault);
+    linnet_consortium_release(&r->consortium);
     linnet_arena_destroy(r->arena);
     linnet_http_client_destroy(r->client);
     if (r->objects.context)

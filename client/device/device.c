@@ -3,8 +3,8 @@
 /* The agent: what comes next, and the check-in that moves it from one release to the next. The order of a
  * round is check in, fetch plan and adapter, evaluate (install or not), train, check in with a fresh delta,
  * join, upload, receipt; every state in between is durable, so that a device may be killed anywhere and go on
- * (DESIGN.md section 5). Profiles with secure aggregation are left out: they put their exchanges between the
- * check-in and the upload. */
+ * (DESIGN.md section 5). A round whose sum is masked puts its exchanges between the check-in and the receipt:
+ * device_secure.c. */
 
 #include "device_internal.h"
 
@@ -63,8 +63,12 @@ static linnet_status load_state(linnet_device *device, linnet_error *err)
     if (status == LINNET_OK)
         status = device_record_load(device->config.kv, &device->record, err);
     if (status == LINNET_OK)
+        status = device_vault_attach(device, err);
+    if (status == LINNET_OK)
         status = load_channel_key(device, err);
-    return status == LINNET_OK ? load_release(device, err) : status;
+    if (status == LINNET_OK)
+        status = load_release(device, err);
+    return status == LINNET_OK ? device_secure_load(device, err) : status;
 }
 
 linnet_status linnet_device_create(const linnet_device_config *config, int64_t now_ms,
@@ -94,6 +98,8 @@ void linnet_device_destroy(linnet_device *device)
     if (!device)
         return;
     device_training_release(device);
+    device_secure_release(device);
+    linnet_round_vault_close(device->own_vault);
     linnet_layout_destroy(device->layout);
     linnet_adapter_destroy(device->installed);
     linnet_identity_destroy(device->identity);
@@ -108,8 +114,8 @@ void linnet_device_destroy(linnet_device *device)
 static bool is_finished(const linnet_device *device)
 {
     const device_record *r = &device->record;
-    return r->is_revoked ||
-           (r->has_release && device->release.is_final && r->is_evaluated && r->delta != DELTA_SPENT);
+    return r->is_revoked || (r->has_release && device->release.is_final && r->is_evaluated &&
+                             r->delta != DELTA_SPENT && !device_is_in_round(device));
 }
 
 linnet_device_need linnet_device_next(const linnet_device *device, int64_t *ret_wake_ms)
@@ -118,7 +124,7 @@ linnet_device_need linnet_device_next(const linnet_device *device, int64_t *ret_
     *ret_wake_ms = device->now_ms;
     if (is_finished(device))
         return LINNET_DEVICE_FINISHED;
-    if (device_release_is_ready(device) && r->delta != DELTA_SPENT) {
+    if (device_release_is_ready(device) && r->delta != DELTA_SPENT && !device_is_in_round(device)) {
         if (!r->is_evaluated)
             return LINNET_DEVICE_EVALUATE;
         bool may_train =
@@ -192,6 +198,8 @@ static linnet_status take_check_in_answer(linnet_device *device, const linnet_an
         status = renew_contribution(device, answer, err);
     /* Something to fetch or to send is not waited for, unless it was not to be had just now. */
     bool is_new = device->record.version != version;
+    if (device_is_in_round(device)) /* which has its own pace */
+        return status;
     if (device->record.delta == DELTA_SPENT || (must_fetch(device) && (is_new || !failed)))
         device->wake_ms = device->now_ms;
     return status;
@@ -214,8 +222,8 @@ static linnet_status check_in(linnet_device *device, linnet_error *err)
     if (status == LINNET_OK) {
         const linnet_frame frame = {
             .header = message.bytes, .n_header = message.n_bytes, .raw = message.bytes, .n_raw = 0};
-        status =
-            device_exchange_sealed(device, LINNET_PATH_CHECKIN, &frame, &storage, &answer, &is_answered, err);
+        status = device_exchange_sealed(device, LINNET_PATH_CHECKIN, &frame, &storage, NULL, &answer,
+                                        &is_answered, err);
     }
     if (status == LINNET_OK && is_answered)
         status = device_take_lists(device, answer.channel_key, answer.n_channel_key, answer.revocation,
@@ -240,10 +248,15 @@ linnet_status linnet_device_poll(linnet_device *device, int64_t now_ms, linnet_e
     device->now_ms = now_ms;
     if (is_finished(device))
         return LINNET_OK;
+    linnet_status status = device_must_end(device, err);
+    if (status != LINNET_OK)
+        return status;
     bool has_expired = (uint64_t)(now_ms > 0 ? now_ms : 0) / 1000 > device->channel_not_after &&
                        now_ms >= device->hello_again_ms;
     if (!device->has_channel_key || device->needs_hello || has_expired)
         return device_exchange_hello(device, err);
+    if (device_is_in_round(device) || device->round.has_farewell)
+        return device_secure_poll(device, err);
     if (device->record.delta == DELTA_SPENT)
         return device_upload(device, err);
     if (must_fetch(device) && !device->fetch_failed)
@@ -253,12 +266,14 @@ linnet_status linnet_device_poll(linnet_device *device, int64_t now_ms, linnet_e
 
 /* ---- reports ---- */
 
-static const char *phase_of(const device_record *r, bool is_final, bool is_fetching)
+static const char *phase_of(const device_record *r, const char *in_round, bool is_final, bool is_fetching)
 {
     if (r->is_revoked)
         return "revoked";
     if (is_final && r->is_evaluated && r->delta != DELTA_SPENT)
         return "finished";
+    if (in_round)
+        return in_round;
     switch (r->delta) {
     case DELTA_SPENT:
         return "uploading";
@@ -298,7 +313,8 @@ void linnet_device_status(const linnet_device *device, linnet_device_report *ret
     int64_t wake_ms;
     bool trains = linnet_device_next(device, &wake_ms) == LINNET_DEVICE_TRAIN;
     bool is_final = device->record.has_release && device->release.is_final;
-    report.phase = trains ? "training" : phase_of(&device->record, is_final, is_fetching);
+    const char *in_round = device_secure_phase(&device->record, &device->round);
+    report.phase = trains ? "training" : phase_of(&device->record, in_round, is_final, is_fetching);
     report.step = device->trainer ? linnet_trainer_steps(device->trainer) : 0;
     report.n_steps = device->has_plan ? device->plan.local_steps : 0;
     report.train_loss = device->has_step ? device->last_step.loss : 0;
@@ -332,7 +348,7 @@ linnet_status linnet_device_status_of(linnet_kv *kv, linnet_device_report *ret_r
     if (status == LINNET_OK) {
         report_record(&record, &identity, &report);
         report.device_id = linnet_device_id_of(linnet_identity_public_key(key));
-        report.phase = phase_of(&record, release.is_final, false);
+        report.phase = phase_of(&record, device_secure_phase(&record, NULL), release.is_final, false);
         *ret_report = report;
     }
     linnet_identity_destroy(key);

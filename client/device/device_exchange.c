@@ -49,7 +49,8 @@ void device_back_off(linnet_device *device, uint64_t retry_after_ms)
 /* ---- one sealed request ---- */
 
 static linnet_status open_answer(const linnet_exchange *exchange, const linnet_buffer *body,
-                                 linnet_buffer *storage, linnet_answer *ret_answer, linnet_error *err)
+                                 linnet_buffer *storage, linnet_buffer *raw, linnet_answer *ret_answer,
+                                 linnet_error *err)
 {
     linnet_buffer opened = {0};
     linnet_frame frame;
@@ -58,6 +59,10 @@ static linnet_status open_answer(const linnet_exchange *exchange, const linnet_b
         status = linnet_frame_open(opened.bytes, opened.n_bytes, &frame, err);
     if (status == LINNET_OK)
         status = linnet_answer_unpack(frame.header, frame.n_header, storage, ret_answer, err);
+    if (status == LINNET_OK && raw)
+        linnet_buffer_append(raw, frame.raw, frame.n_raw);
+    if (status == LINNET_OK && raw && raw->failed)
+        status = linnet_fail(err, LINNET_ERR_NOMEM, "answer of %zu bytes", frame.n_raw);
     linnet_buffer_release(&opened);
     return status;
 }
@@ -87,7 +92,7 @@ linnet_status device_request(const request_route *route, const linnet_frame *fra
     result.n_received = response.body.n_bytes;
     if (response.status != 200)
         status = linnet_fail(err, LINNET_ERR_AGAIN, "%s: HTTP status %d", route->path, response.status);
-    else if (open_answer(&exchange, &response.body, storage, &result.answer, err) != LINNET_OK)
+    else if (open_answer(&exchange, &response.body, storage, route->raw, &result.answer, err) != LINNET_OK)
         status = linnet_error_prefix(err, LINNET_ERR_AGAIN, "%s: the answer does not open", route->path);
 done:
     *ret_result = result; /* set on AGAIN too: status, counts */
@@ -99,10 +104,11 @@ done:
 }
 
 linnet_status device_exchange_sealed(linnet_device *device, const char *path, const linnet_frame *frame,
-                                     linnet_buffer *storage, linnet_answer *ret_answer, bool *ret_is_answered,
-                                     linnet_error *err)
+                                     linnet_buffer *storage, linnet_buffer *raw, linnet_answer *ret_answer,
+                                     bool *ret_is_answered, linnet_error *err)
 {
     const request_route route = {.identity = device->identity,
+                                 .raw = raw,
                                  .channel_key = device->channel_key,
                                  .http = device->config.http,
                                  .http_context = device->config.http_context,

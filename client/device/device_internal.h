@@ -3,12 +3,14 @@
 #define LINNET_DEVICE_INTERNAL_H
 
 /* What the parts of the agent share. device.c decides what comes next; device_state.c owns the durable
- * records; device_exchange.c speaks to the coordinator; device_release.c, device_train.c and device_round.c
- * are the three things a device does. */
+ * records, device_vault.c those that are sealed; device_exchange.c speaks to the coordinator;
+ * device_release.c, device_train.c and device_round.c are the three things a device does, and device_secure.c
+ * is a round whose sum is masked. */
 
 #include "linnet/channel.h"
 #include "linnet/device.h"
 #include "linnet/limits.h"
+#include "linnet/round_vault.h"
 
 /* Names of the values in the store. */
 #define KV_IDENTITY "identity"
@@ -21,6 +23,11 @@
 #define KV_UPLOAD "upload"         /* Signed upload header, n_header u32 in front, then the packed vectors */
 #define KV_LEDGER "ledger.%08llu"  /* one per contribution that may have left the device */
 #define KV_PART "part.%05llu"      /* parts of the object that is being fetched */
+/* With masked sums; sealed under the round key, as is KV_DELTA then: */
+#define KV_ROUND                                                                                             \
+    "round" /* weight u32, n_announcement u32, the Signed announcement, the machine's saved form */
+#define KV_VECTOR "round.vector" /* X: the encoded vectors, before the masks */
+#define KV_MACHINE "machine"     /* hash of the machine's id, from the first sealed value on */
 
 /* ---- who the device is and whom it trusts ---- */
 typedef struct identity_record {
@@ -39,7 +46,8 @@ typedef enum delta_state {
     DELTA_NONE,
     DELTA_TRAINING, /* train_seed is fixed; a checkpoint may be there */
     DELTA_READY,    /* fresh: it may enter one upload */
-    DELTA_SPENT,    /* committed to an upload; it never enters another */
+    DELTA_SPENT,    /* committed to an upload; it never enters another, but for a masked round whose
+                       certificate leaves this device out */
 } delta_state;
 
 /* ---- everything else that must survive a restart and is small ---- */
@@ -68,7 +76,32 @@ typedef struct device_record {
     uint64_t held_out_tokens;
     uint64_t n_parts; /* of the object being fetched */
     linnet_hash part_object;
+    uint64_t
+        generation;   /* of the store, counted from the first sealed value on; 0: nothing was ever sealed */
+    bool has_round;   /* KV_ROUND: a masked round is in flight */
+    bool is_uploaded; /* and its upload has a receipt */
+    uint8_t round_phase; /* linnet_secagg_phase at the last commit */
 } device_record;
+
+/* A masked round in flight, as far as it is in memory. */
+typedef struct secure_round {
+    linnet_secagg_device *machine; /* NULL: none */
+    linnet_announcement announcement;
+    linnet_hash chain;       /* A */
+    linnet_buffer announced; /* Signed */
+    uint32_t weight;
+    linnet_buffer vector; /* X, until the masks are on */
+    size_t n_complained;
+    bool is_sent;           /* what this phase has to say was answered */
+    bool is_upload_refused; /* too late: only a certificate can free the delta */
+    bool must_drop;         /* a commit found no space: the round goes before anything else happens */
+    int64_t phase_began_ms;
+    bool has_farewell; /* a signed abort, sent once */
+    struct {
+        linnet_hash chain; /* A */
+        uint8_t message[LINNET_ABORT_BYTES];
+    } farewell;
+} secure_round;
 
 struct linnet_device {
     linnet_device_config config;
@@ -100,6 +133,10 @@ struct linnet_device {
     linnet_train_step last_step;
     bool has_step, cannot_train, must_check_in;
 
+    linnet_round_vault *vault, *own_vault; /* the config's or, without one, its own */
+    secure_round round;
+    bool is_state_unknown; /* a commit may or may not be on the disk: only a new start can tell */
+
     linnet_buffer upload; /* value of KV_UPLOAD while an upload is under way */
     size_t n_upload_header;
     uint64_t upload_offset;
@@ -122,8 +159,27 @@ linnet_status device_record_load(linnet_kv *kv, device_record *ret_record,
 linnet_status device_commit(linnet_device *device, const device_record *next, const linnet_kv_item *items,
                             size_t n_items, linnet_error *err) LINNET_NODISCARD;
 #define DEVICE_COMMIT_ITEMS_MAX 8
+/** After a commit of which nobody knows whether it happened, nothing is done any more: IO. */
+linnet_status device_must_end(const linnet_device *device, linnet_error *err) LINNET_NODISCARD;
+/** The generation that the next commit will have, for values that are sealed for it. */
+uint64_t device_next_generation(const linnet_device *device);
 linnet_status device_ledger_pack(const linnet_ledger_entry *entry, linnet_buffer *bytes,
                                  linnet_error *err) LINNET_NODISCARD;
+
+/* ---- device_vault.c ---- */
+/** At the start: refuse a state of another machine; drop what is sealed where its key is gone or the store is
+ * older than the key has seen (SECURE-AGGREGATION 7). */
+linnet_status device_vault_attach(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
+/** What a commit that seals for the first time must hold too: *ret_item is the machine, next counts. */
+void device_vault_arm(const linnet_device *device, device_record *next, linnet_kv_item *ret_item);
+/** A value for the next commit. */
+linnet_status device_seal(const linnet_device *device, const char *name, const linnet_buffer *plain,
+                          linnet_buffer *ret_sealed, linnet_error *err) LINNET_NODISCARD;
+/** The value as it was sealed; release it with device_wipe. NOT_FOUND, or CRYPTO where it does not open. */
+linnet_status device_unseal(const linnet_device *device, const char *name, linnet_buffer *ret_plain,
+                            linnet_error *err) LINNET_NODISCARD;
+/** Release a buffer of secrets. */
+void device_wipe(linnet_buffer *buffer);
 
 /* ---- device_exchange.c ---- */
 void device_note(linnet_device *device, const char *format, ...) LINNET_PRINTF(2, 3);
@@ -133,10 +189,10 @@ void device_wait(linnet_device *device, uint64_t delay_ms);
 void device_back_off(linnet_device *device, uint64_t retry_after_ms);
 linnet_status device_exchange_hello(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
 /** Seal, carry, open. *ret_is_answered false: no usable answer came, and the next poll is scheduled already.
- * storage is what the answer borrows from. */
+ * storage is what the answer borrows from; raw, where it is not NULL, gets the answer's raw part. */
 linnet_status device_exchange_sealed(linnet_device *device, const char *path, const linnet_frame *frame,
-                                     linnet_buffer *storage, linnet_answer *ret_answer, bool *ret_is_answered,
-                                     linnet_error *err) LINNET_NODISCARD;
+                                     linnet_buffer *storage, linnet_buffer *raw, linnet_answer *ret_answer,
+                                     bool *ret_is_answered, linnet_error *err) LINNET_NODISCARD;
 /** What one request needs; enrolment has it before there is a device. */
 typedef struct request_route {
     const linnet_identity *identity;
@@ -144,6 +200,7 @@ typedef struct request_route {
     linnet_http_fn *http;
     void *http_context;
     const char *path;
+    linnet_buffer *raw; /* gets the raw part of the answer; NULL: not wanted */
 } request_route;
 typedef struct request_result {
     linnet_answer answer; /* borrows from storage */
@@ -203,5 +260,34 @@ linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_
 /** Is this a valid announcement of a later round for the release that was already contributed to? */
 bool device_announces_again(const linnet_device *device, const uint8_t *bytes, size_t n_bytes);
 linnet_status device_upload(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
+/** Verify, unpack, and compute A. */
+linnet_status device_open_announcement(const linnet_device *device, const uint8_t *bytes, size_t n_bytes,
+                                       linnet_announcement *ret_announcement, linnet_hash *ret_chain,
+                                       linnet_error *err) LINNET_NODISCARD;
+/** The Signed upload header over packed vectors, and their hash Hy. */
+linnet_status device_sign_header(const linnet_device *device, const linnet_hash *chain,
+                                 const linnet_announcement *announcement, const linnet_buffer *packed,
+                                 linnet_hash *ret_echo, linnet_buffer *ret_signed,
+                                 linnet_error *err) LINNET_NODISCARD;
+void device_ledger_name(uint64_t index, char ret_name[40]);
+/** Keep an upload in memory whose commit is done; the buffer moves. */
+void device_hold_upload(linnet_device *device, linnet_buffer *upload, size_t n_header);
+void device_release_upload(linnet_device *device);
+
+/* ---- device_secure.c ---- */
+/** Go on with the round that the store holds, or drop it where its record is of no use. */
+linnet_status device_secure_load(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
+void device_secure_release(linnet_device *device);
+bool device_is_in_round(const linnet_device *device);
+/** A checked announcement and the encoded vectors, which move: commit the round number, make M1. */
+linnet_status device_secure_join(linnet_device *device, const linnet_announcement *announcement,
+                                 const linnet_hash *chain, const uint8_t *bytes, size_t n_bytes,
+                                 uint32_t weight, linnet_buffer *vector, linnet_error *err) LINNET_NODISCARD;
+/** The next exchange of a round, or the farewell of one that was aborted (then has_farewell is set). */
+linnet_status device_secure_poll(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
+/** The stored upload is damaged or gone: the round is lost. */
+linnet_status device_secure_lose(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
+/** Name of the phase, or NULL where no round is in flight; round NULL: from the record alone. */
+const char *device_secure_phase(const device_record *record, const secure_round *round);
 
 #endif

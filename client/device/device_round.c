@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* One round: check the announcement, encode the fresh delta once, commit, upload, keep the receipt
- * (SECURE-AGGREGATION 2.4 and 2.7, profile plain). The commit makes the delta spent, fixes the round number
- * and stores the packed bytes before the first of them leaves, so that every retry sends the same ones and no
- * delta ever enters a second upload, whatever the coordinator says about the round. */
+ * (SECURE-AGGREGATION 2.4 and 2.7). The commit makes the delta spent, fixes the round number and stores the
+ * packed bytes before the first of them leaves, so that every retry sends the same ones and no delta ever
+ * enters a second upload, whatever the coordinator says about the round. Where sums are masked the encoded
+ * vectors go to device_secure.c instead, which comes back here with what to upload. */
 
 #include "device_internal.h"
+
+#include "linnet/dp_encode.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -13,7 +16,7 @@
 
 /* ---- the announcement ---- */
 
-static linnet_status open_announcement(const linnet_device *device, const uint8_t *bytes, size_t n_bytes,
+linnet_status device_open_announcement(const linnet_device *device, const uint8_t *bytes, size_t n_bytes,
                                        linnet_announcement *ret_announcement, linnet_hash *ret_chain,
                                        linnet_error *err)
 {
@@ -28,6 +31,24 @@ static linnet_status open_announcement(const linnet_device *device, const uint8_
     status = linnet_announcement_unpack(sealed.body, sealed.n_body, ret_announcement, err);
     if (status == LINNET_OK)
         *ret_chain = chain;
+    return status;
+}
+
+/* What the plan says about a round, computed here and not taken from the coordinator. */
+typedef struct round_plan {
+    linnet_announcement announcement;
+    linnet_privacy privacy;
+} round_plan;
+
+static linnet_status plan_round(linnet_device *device, round_plan *ret_plan, linnet_error *err)
+{
+    const linnet_layout *layout = NULL;
+    uint64_t version = device->record.version;
+    linnet_status status = device_layout(device, &layout, err);
+    if (status == LINNET_OK)
+        status = linnet_announcement_of_plan(&device->plan, layout, version, &ret_plan->announcement, err);
+    if (status == LINNET_OK)
+        status = linnet_plan_privacy(&device->plan, layout, version, &ret_plan->privacy, err);
     return status;
 }
 
@@ -53,10 +74,29 @@ static const char *vectors_refusal(const linnet_announcement *a, const linnet_ri
     return NULL;
 }
 
-/* NULL, or why this round is not joined. */
+/* What a device must know to check the roster of a masked round: exactly the announced revocation list. */
+static const char *masks_refusal(const linnet_device *device, const linnet_announcement *a)
+{
+    static const linnet_hash none;
+    linnet_kv *kv = device->config.kv;
+    linnet_buffer list = {0};
+    linnet_hash hash = none;
+    if (a->revocation_number != device->record.revocation_number)
+        return "the announced revocation list is not the one this device has";
+    if (a->revocation_number == 0)
+        return NULL;
+    if (kv->get(kv->context, KV_REVOCATION, &list, NULL) == LINNET_OK &&
+        list.n_bytes > LINNET_SIGNATURE_BYTES)
+        hash = linnet_hash_of(LINNET_LABEL_REVOCATION, list.bytes, list.n_bytes - LINNET_SIGNATURE_BYTES);
+    linnet_buffer_release(&list);
+    return linnet_hash_equal(&hash, &a->revocation) ? NULL
+                                                    : "two revocation lists of one number: keep the state "
+                                                      "directory as evidence";
+}
+
+/* NULL, or why this round is not joined. Never because of data: with differential privacy that would tell. */
 static const char *announcement_refusal(const linnet_device *device, const linnet_announcement *a,
-                                        const linnet_ring_spec *specs, size_t n_specs,
-                                        const linnet_privacy *privacy)
+                                        const round_plan *planned)
 {
     if (memcmp(a->coordinator.bytes, device->identity_record.coordinator.bytes, LINNET_PUBLIC_KEY_BYTES) !=
             0 ||
@@ -70,21 +110,34 @@ static const char *announcement_refusal(const linnet_device *device, const linne
         return "the announced profile is not that of the plan";
     if (a->revocation_number < device->record.revocation_number)
         return "the announcement's revocation list goes back";
-    const char *refusal = linnet_policy_round_refusal(&device->config.policy, a, privacy, NULL);
-    return refusal ? refusal : vectors_refusal(a, specs, n_specs);
+    const char *refusal = linnet_policy_round_refusal(&device->config.policy, a, &planned->privacy, NULL);
+    if (!refusal)
+        refusal = vectors_refusal(a, planned->announcement.vectors, planned->announcement.n_vectors);
+    if (!refusal && a->profile != LINNET_PROFILE_PLAIN)
+        refusal = linnet_announcement_difference(a, &planned->announcement);
+    if (!refusal && linnet_profile_is_secure((int)a->profile))
+        refusal = masks_refusal(device, a);
+    return refusal;
 }
 
 bool device_announces_again(const linnet_device *device, const uint8_t *bytes, size_t n_bytes)
 {
     linnet_announcement a;
     linnet_hash chain;
-    return open_announcement(device, bytes, n_bytes, &a, &chain, NULL) == LINNET_OK &&
+    return device_open_announcement(device, bytes, n_bytes, &a, &chain, NULL) == LINNET_OK &&
            a.round > device->record.last_round &&
            memcmp(a.task, device->identity_record.task, sizeof(a.task)) == 0 &&
            linnet_hash_equal(&a.release, &device->record.release);
 }
 
 /* ---- encoding ---- */
+
+typedef struct encode_job {
+    const linnet_announcement *announcement;
+    const linnet_hash *chain; /* A */
+    const round_plan *planned;
+    uint32_t weight;
+} encode_job;
 
 static void seeded_random(void *context, void *bytes, size_t n_bytes)
 {
@@ -111,64 +164,102 @@ static linnet_status encode_lanes(const linnet_device *device, const linnet_ring
     return linnet_ring_encode_integers(spec, lanes, packed, err);
 }
 
-static linnet_status encode_factor(const linnet_device *device, const linnet_ring_spec *spec,
-                                   const uint8_t *floats, uint32_t weight, linnet_rng *rng, uint8_t *packed,
-                                   linnet_error *err)
+/* The generator of rounding. */
+static linnet_random_fn *random_of(const linnet_device *device)
+{
+    return device->config.has_seed ? seeded_random : linnet_system_random;
+}
+
+/* The whole delta as one clipped and noised vector: NaN and all else about it stays in there. */
+static linnet_status encode_noised(const linnet_device *device, const encode_job *job,
+                                   const linnet_ring_spec *spec, const float *values, size_t n_values,
+                                   linnet_rng *rng, uint8_t *packed, linnet_error *err)
+{
+    const linnet_dp_spec dp = {.clip = job->planned->privacy.clip,
+                               .sigma2 = job->planned->privacy.sigma2,
+                               .rotates = job->planned->privacy.rotates};
+    bool is_seeded = device->config.has_seed && device->config.seeds_noise;
+    return linnet_dp_encode(spec, &dp, job->chain, values, n_values,
+                            is_seeded ? seeded_random : linnet_system_random, rng, packed, err);
+}
+
+/* One factor's vector from its floats, of which a noised one may be padded. */
+static linnet_status encode_factor(const linnet_device *device, const encode_job *job,
+                                   const linnet_ring_spec *spec, const uint8_t *floats, size_t n_values,
+                                   linnet_rng *rng, uint8_t *packed, linnet_error *err)
 {
     float *values = calloc((size_t)spec->length + 1, sizeof(*values));
     if (!values)
         return linnet_fail(err, LINNET_ERR_NOMEM, "vector of %llu values", (unsigned long long)spec->length);
-    for (size_t i = 0; i < spec->length; i++)
+    for (size_t i = 0; i < n_values; i++)
         values[i] = linnet_load_f32(floats + i * sizeof(float));
-    linnet_status status = linnet_ring_encode(spec, values, weight,
-                                              device->config.has_seed ? seeded_random : linnet_system_random,
-                                              rng, packed, NULL, err);
+    linnet_status status =
+        job->planned->privacy.mechanism == LINNET_DP_DISTRIBUTED
+            ? encode_noised(device, job, spec, values, n_values, rng, packed, err)
+            : linnet_ring_encode(spec, values, job->weight, random_of(device), rng, packed, NULL, err);
+    linnet_wipe(values, (size_t)spec->length * sizeof(*values));
     free(values);
     return status;
 }
 
-/* All vectors behind each other, appended to packed. */
-static linnet_status encode(const linnet_device *device, const linnet_ring_spec *specs, size_t n_specs,
-                            uint64_t round, uint32_t weight, linnet_buffer *packed, linnet_error *err)
+/* How many floats of the delta a vector holds: as many as it is long, but that a noised one is padded. */
+static size_t floats_of(const encode_job *job, const linnet_ring_spec *spec, size_t n_bytes_left)
 {
-    linnet_buffer delta = {0};
+    size_t n_left = n_bytes_left / sizeof(float);
+    bool is_padded = job->planned->privacy.mechanism == LINNET_DP_DISTRIBUTED && n_left < spec->length;
+    return is_padded ? n_left : (size_t)spec->length;
+}
+
+static linnet_status load_delta(const linnet_device *device, linnet_buffer *ret_delta, linnet_error *err)
+{
     linnet_kv *kv = device->config.kv;
+    return linnet_profile_is_secure(device->plan.profile) ? device_unseal(device, KV_DELTA, ret_delta, err)
+                                                          : kv->get(kv->context, KV_DELTA, ret_delta, err);
+}
+
+/* All vectors behind each other, appended to packed. */
+static linnet_status encode(const linnet_device *device, const encode_job *job, linnet_buffer *packed,
+                            linnet_error *err)
+{
+    const linnet_announcement *a = job->announcement;
+    linnet_buffer delta = {0};
     linnet_rng rng;
     size_t at = 0;
-    linnet_rng_init(&rng, device->record.train_seed, round);
-    linnet_status status = kv->get(kv->context, KV_DELTA, &delta, err);
-    for (size_t i = 0; i < n_specs && status == LINNET_OK; i++) {
-        size_t n = linnet_ring_bytes(&specs[i]), n_floats = (size_t)specs[i].length * sizeof(float);
+    linnet_rng_init(&rng, device->record.train_seed, a->round);
+    linnet_status status = load_delta(device, &delta, err);
+    for (size_t i = 0; i < a->n_vectors && status == LINNET_OK; i++) {
+        const linnet_ring_spec *spec = &a->vectors[i];
+        size_t n = linnet_ring_bytes(spec), n_floats = floats_of(job, spec, delta.n_bytes - at);
         if (!linnet_buffer_reserve(packed, n)) {
             status = linnet_fail(err, LINNET_ERR_NOMEM, "vector of %zu bytes", n);
-        } else if (specs[i].vector_id == 1) {
-            status = encode_lanes(device, &specs[i], weight, packed->bytes + packed->n_bytes, err);
-        } else if (delta.n_bytes - at < n_floats) {
+        } else if (spec->vector_id == 1) {
+            status = encode_lanes(device, spec, job->weight, packed->bytes + packed->n_bytes, err);
+        } else if (delta.n_bytes - at < n_floats * sizeof(float)) {
             status = linnet_fail(err, LINNET_ERR_FORMAT, "the stored delta is too short");
         } else {
-            status = encode_factor(device, &specs[i], delta.bytes + at, weight, &rng,
+            status = encode_factor(device, job, spec, delta.bytes + at, n_floats, &rng,
                                    packed->bytes + packed->n_bytes, err);
-            at += n_floats;
+            at += n_floats * sizeof(float);
         }
         packed->n_bytes += status == LINNET_OK ? n : 0;
     }
-    linnet_buffer_release(&delta);
+    device_wipe(&delta);
     return status;
 }
 
 /* ---- joining: one commit ---- */
 
-static linnet_status sign_header(const linnet_device *device, const linnet_hash *chain,
-                                 const linnet_ring_spec *specs, size_t n_specs, const linnet_buffer *packed,
+linnet_status device_sign_header(const linnet_device *device, const linnet_hash *chain,
+                                 const linnet_announcement *announcement, const linnet_buffer *packed,
                                  linnet_hash *ret_echo, linnet_buffer *ret_signed, linnet_error *err)
 {
     linnet_buffer body = {0};
     linnet_upload_header header = {
-        .chain = *chain, .n_vectors = (uint32_t)n_specs, .n_bytes = packed->n_bytes};
+        .chain = *chain, .n_vectors = announcement->n_vectors, .n_bytes = packed->n_bytes};
     header.device_id = linnet_device_id_of(linnet_identity_public_key(device->identity));
     header.echo = linnet_hash_of(LINNET_LABEL_VECTOR, packed->bytes, packed->n_bytes);
-    for (size_t i = 0; i < n_specs; i++)
-        header.lengths[i] = specs[i].length;
+    for (size_t i = 0; i < announcement->n_vectors; i++)
+        header.lengths[i] = announcement->vectors[i].length;
     linnet_status status = linnet_upload_header_pack(&header, &body, err);
     if (status == LINNET_OK) {
         linnet_signature signature =
@@ -178,6 +269,22 @@ static linnet_status sign_header(const linnet_device *device, const linnet_hash 
     *ret_echo = header.echo;
     linnet_buffer_release(&body);
     return status;
+}
+
+void device_ledger_name(uint64_t index, char ret_name[40])
+{
+    (void)snprintf(ret_name, 40, KV_LEDGER, (unsigned long long)index);
+}
+
+void device_hold_upload(linnet_device *device, linnet_buffer *upload, size_t n_header)
+{
+    linnet_buffer_release(&device->upload);
+    device->upload = *upload;
+    *upload = (linnet_buffer){0};
+    device->n_upload_header = n_header;
+    device->upload_offset = 0;
+    device->has_upload_offset = true;
+    device->wake_ms = device->now_ms;
 }
 
 static linnet_status commit_join(linnet_device *device, const linnet_announcement *a,
@@ -194,7 +301,7 @@ static linnet_status commit_join(linnet_device *device, const linnet_announcemen
                                        .chain = *chain,
                                        .release = next.release,
                                        .echo = *echo};
-    snprintf(ledger_name, sizeof(ledger_name), KV_LEDGER, (unsigned long long)next.n_ledger);
+    device_ledger_name(next.n_ledger, ledger_name);
     linnet_status status = device_ledger_pack(&entry, &ledger, err);
     linnet_buffer_append_le32(&upload, (uint32_t)header->n_bytes);
     linnet_buffer_append(&upload, header->bytes, header->n_bytes);
@@ -212,18 +319,11 @@ static linnet_status commit_join(linnet_device *device, const linnet_announcemen
                                         {KV_DELTA, NULL, 0}};
         status = device_commit(device, &next, items, ARRAY_LEN(items), err);
     }
+    if (status == LINNET_OK)
+        device_hold_upload(device, &upload, header->n_bytes);
     linnet_buffer_release(&ledger);
-    if (status != LINNET_OK) {
-        linnet_buffer_release(&upload);
-        return status;
-    }
-    linnet_buffer_release(&device->upload);
-    device->upload = upload; /* moves */
-    device->n_upload_header = header->n_bytes;
-    device->upload_offset = 0;
-    device->has_upload_offset = true;
-    device->wake_ms = device->now_ms;
-    return LINNET_OK;
+    linnet_buffer_release(&upload);
+    return status;
 }
 
 /* A delta that is damaged, or that no ring can hold, is not joined with: another training comes after the
@@ -241,41 +341,45 @@ static linnet_status discard_delta(linnet_device *device, linnet_status status, 
     return device_commit(device, &next, &item, 1, err);
 }
 
+/* The upload begins with the next exchange: nobody else's vector hides this one. */
+static linnet_status join_plain(linnet_device *device, const linnet_announcement *a, const linnet_hash *chain,
+                                uint32_t weight, linnet_buffer *packed, linnet_error *err)
+{
+    linnet_hash echo;
+    linnet_buffer header = {0};
+    linnet_status status = device_sign_header(device, chain, a, packed, &echo, &header, err);
+    if (status == LINNET_OK)
+        status = commit_join(device, a, chain, &echo, weight, &header, packed, err);
+    linnet_buffer_release(&header);
+    return status;
+}
+
 linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_bytes, linnet_error *err)
 {
     linnet_announcement a;
-    linnet_hash chain, echo;
+    linnet_hash chain;
     linnet_error why = {0};
-    linnet_ring_spec specs[LINNET_VECTORS_MAX];
-    size_t n_specs = 0;
-    linnet_privacy privacy;
-    const linnet_layout *layout = NULL;
-    linnet_buffer packed = {0}, header = {0};
-    linnet_status status = open_announcement(device, bytes, n_bytes, &a, &chain, &why);
+    round_plan planned;
+    linnet_buffer packed = {0};
+    linnet_status status = device_open_announcement(device, bytes, n_bytes, &a, &chain, &why);
     if (status == LINNET_OK)
-        status = device_layout(device, &layout, &why);
-    if (status == LINNET_OK)
-        status = linnet_plan_vectors(&device->plan, layout, device->record.version, specs, &n_specs, &why);
-    if (status == LINNET_OK)
-        status = linnet_plan_privacy(&device->plan, layout, device->record.version, &privacy, &why);
-    const char *refusal =
-        status == LINNET_OK ? announcement_refusal(device, &a, specs, n_specs, &privacy) : why.message;
+        status = plan_round(device, &planned, &why);
+    const char *refusal = status == LINNET_OK ? announcement_refusal(device, &a, &planned) : why.message;
     if (refusal) {
         device_note(device, "%.190s", refusal);
         return status == LINNET_ERR_NOMEM ? linnet_fail(err, status, "%s", why.message) : LINNET_OK;
     }
     uint32_t weight = linnet_plan_weight(&device->plan, device->record.counted_tokens);
-    status = encode(device, specs, n_specs, a.round, weight, &packed, &why);
+    const encode_job job = {.announcement = &a, .chain = &chain, .planned = &planned, .weight = weight};
+    status = encode(device, &job, &packed, &why);
     if (status != LINNET_OK) {
-        linnet_buffer_release(&packed);
+        device_wipe(&packed);
         return discard_delta(device, status, &why, err);
     }
-    if (status == LINNET_OK)
-        status = sign_header(device, &chain, specs, n_specs, &packed, &echo, &header, err);
-    if (status == LINNET_OK)
-        status = commit_join(device, &a, &chain, &echo, weight, &header, &packed, err);
-    linnet_buffer_release(&packed);
-    linnet_buffer_release(&header);
+    status = linnet_profile_is_secure((int)a.profile)
+                 ? device_secure_join(device, &a, &chain, bytes, n_bytes, weight, &packed, err)
+                 : join_plain(device, &a, &chain, weight, &packed, err);
+    device_wipe(&packed);
     return status;
 }
 
@@ -299,7 +403,7 @@ static linnet_status load_upload(linnet_device *device, linnet_error *err)
     return LINNET_OK;
 }
 
-static void release_upload(linnet_device *device)
+void device_release_upload(linnet_device *device)
 {
     linnet_buffer_release(&device->upload);
     device->n_upload_header = 0;
@@ -307,19 +411,22 @@ static void release_upload(linnet_device *device)
     device->has_upload_offset = false;
 }
 
-/* The round is over for this device. The delta is spent whatever became of it; a later round gets a new
- * training. */
+/* The upload is over, with a receipt or without. The delta is spent whatever became of it; a later round gets
+ * a new training. A masked round goes on from here. */
 static linnet_status end_upload(linnet_device *device, const uint8_t *receipt, linnet_error *err)
 {
     char ledger_name[40];
     linnet_buffer ledger = {0};
     linnet_ledger_entry entry = {0};
     device_record next = device->record;
-    snprintf(ledger_name, sizeof(ledger_name), KV_LEDGER, (unsigned long long)(next.n_ledger - 1));
+    device_ledger_name(next.n_ledger - 1, ledger_name);
     linnet_status status = linnet_device_ledger(device->config.kv, next.n_ledger - 1, &entry, err);
     if (status != LINNET_OK)
         return status;
-    next.delta = DELTA_NONE;
+    if (next.has_round)
+        next.is_uploaded = true;
+    else
+        next.delta = DELTA_NONE;
     if (receipt) {
         entry.is_accepted = true;
         memcpy(entry.receipt, receipt, sizeof(entry.receipt));
@@ -336,8 +443,19 @@ static linnet_status end_upload(linnet_device *device, const uint8_t *receipt, l
     linnet_buffer_release(&ledger);
     if (status != LINNET_OK)
         return status;
-    release_upload(device);
-    device->must_check_in = true;
+    device_release_upload(device);
+    device->must_check_in = !next.has_round;
+    device->round.is_sent = true;
+    return LINNET_OK;
+}
+
+/* Not taken, and never will be. In a masked round a certificate may still say so, and free the delta. */
+static linnet_status end_refused(linnet_device *device, linnet_error *err)
+{
+    if (!device->record.has_round)
+        return end_upload(device, NULL, err);
+    device->round.is_upload_refused = true;
+    device->round.is_sent = true;
     return LINNET_OK;
 }
 
@@ -398,7 +516,7 @@ static linnet_status take_upload_answer(linnet_device *device, const linnet_answ
         device_note(device, "the contribution to round %llu was not taken: %.120s",
                     (unsigned long long)device->record.last_round, answer->message);
         device_wait(device, answer->retry_after_ms);
-        return end_upload(device, NULL, err);
+        return end_refused(device, err);
     case LINNET_ANSWER_WAIT:
     case LINNET_ANSWER_NO_SPACE:
         device_note(device, "the coordinator asks to wait: %.150s", answer->message);
@@ -419,7 +537,7 @@ linnet_status device_upload(linnet_device *device, linnet_error *err)
     if (status == LINNET_ERR_NOT_FOUND ||
         status == LINNET_ERR_FORMAT) { /* the round is lost, never restarted */
         device_note(device, "the contribution was lost on this device: %.140s", why.message);
-        return end_upload(device, NULL, err);
+        return device->record.has_round ? device_secure_lose(device, err) : end_upload(device, NULL, err);
     }
     if (status != LINNET_OK)
         return linnet_fail(err, status, "%s", why.message);
@@ -435,8 +553,8 @@ linnet_status device_upload(linnet_device *device, linnet_error *err)
     if (status == LINNET_OK) {
         const linnet_frame frame = {
             .header = message.bytes, .n_header = message.n_bytes, .raw = packed + offset, .n_raw = n};
-        status =
-            device_exchange_sealed(device, LINNET_PATH_UPLOAD, &frame, &storage, &answer, &is_answered, err);
+        status = device_exchange_sealed(device, LINNET_PATH_UPLOAD, &frame, &storage, NULL, &answer,
+                                        &is_answered, err);
     }
     if (status == LINNET_OK && !is_answered)
         device->has_upload_offset = false; /* a part may have arrived */

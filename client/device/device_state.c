@@ -9,7 +9,7 @@
 
 #include <stdio.h>
 
-#define STATE_VERSION 1
+#define STATE_VERSION 2 /* 2: masked rounds, at the end of the main record */
 
 static linnet_status state_get(linnet_kv *kv, const char *name, linnet_buffer *bytes, linnet_error *err)
 {
@@ -22,7 +22,7 @@ static linnet_status state_get(linnet_kv *kv, const char *name, linnet_buffer *b
             err, LINNET_ERR_UNSUPPORTED,
             "state record '%s' is of version %u, written by a newer program; this one reads up to %d", name,
             (unsigned)version, STATE_VERSION);
-    if (version != STATE_VERSION)
+    if (version < 1)
         return linnet_fail(err, LINNET_ERR_FORMAT, "state record '%s' is damaged", name);
     return LINNET_OK;
 }
@@ -146,11 +146,15 @@ static void record_pack(const device_record *r, linnet_buffer *b)
     linnet_buffer_append_le64(b, r->held_out_tokens);
     linnet_buffer_append_le64(b, r->n_parts);
     linnet_buffer_append(b, r->part_object.bytes, LINNET_HASH_BYTES);
+    linnet_buffer_append_le64(b, r->generation);
+    linnet_buffer_append_u8(b, r->has_round);
+    linnet_buffer_append_u8(b, r->is_uploaded);
+    linnet_buffer_append_u8(b, r->round_phase);
 }
 
 static void record_read(linnet_reader *b, device_record *r)
 {
-    (void)linnet_reader_le32(b); /* the version, seen by state_get */
+    uint32_t version = linnet_reader_le32(b);
     r->has_release = take_bool(b);
     r->version = linnet_reader_le64(b);
     take(b, r->release.bytes, LINNET_HASH_BYTES);
@@ -185,6 +189,12 @@ static void record_read(linnet_reader *b, device_record *r)
     r->held_out_tokens = linnet_reader_le64(b);
     r->n_parts = linnet_reader_le64(b);
     take(b, r->part_object.bytes, LINNET_HASH_BYTES);
+    if (version < 2)
+        return;
+    r->generation = linnet_reader_le64(b);
+    r->has_round = take_bool(b);
+    r->is_uploaded = take_bool(b);
+    r->round_phase = linnet_reader_u8(b);
 }
 
 linnet_status device_record_load(linnet_kv *kv, device_record *ret_record, linnet_error *err)
@@ -210,14 +220,41 @@ done:
     return status;
 }
 
+uint64_t device_next_generation(const linnet_device *device)
+{
+    uint64_t seen = linnet_round_vault_generation(device->vault);
+    return (device->record.generation > seen ? device->record.generation : seen) + 1;
+}
+
+/* The disk first, then the volatile generation: a crash in between leaves a store that is newer, which
+ * counts. Where a commit may or may not have happened, nothing is said to anybody any more. */
+static linnet_status put_record(linnet_device *device, const device_record *record,
+                                const linnet_kv_item *items, size_t n_items, linnet_error *err)
+{
+    linnet_status status = device->config.kv->put(device->config.kv->context, items, n_items, err);
+    if (status == LINNET_OK)
+        device->record = *record;
+    if (record->generation == 0)
+        return status;
+    if (status == LINNET_OK)
+        status = linnet_round_vault_advance(device->vault, record->generation, err);
+    else if (status != LINNET_ERR_IO)
+        return status; /* it did not happen */
+    device->is_state_unknown = status != LINNET_OK;
+    return status;
+}
+
 linnet_status device_commit(linnet_device *device, const device_record *next, const linnet_kv_item *items,
                             size_t n_items, linnet_error *err)
 {
     linnet_buffer bytes = {0};
     linnet_kv_item all[DEVICE_COMMIT_ITEMS_MAX + 1];
+    device_record record = *next;
     if (n_items > DEVICE_COMMIT_ITEMS_MAX)
         return linnet_fail(err, LINNET_ERR_INTERNAL, "commit of %zu items", n_items);
-    record_pack(next, &bytes);
+    if (record.generation > 0)
+        record.generation = device_next_generation(device);
+    record_pack(&record, &bytes);
     if (bytes.failed) {
         linnet_buffer_release(&bytes);
         return linnet_fail(err, LINNET_ERR_NOMEM, "state record");
@@ -225,11 +262,16 @@ linnet_status device_commit(linnet_device *device, const device_record *next, co
     all[0] = (linnet_kv_item){KV_RECORD, bytes.bytes, bytes.n_bytes};
     if (n_items > 0)
         memcpy(all + 1, items, n_items * sizeof(*items));
-    linnet_status status = device->config.kv->put(device->config.kv->context, all, n_items + 1, err);
-    if (status == LINNET_OK)
-        device->record = *next;
+    linnet_status status = put_record(device, &record, all, n_items + 1, err);
     linnet_buffer_release(&bytes);
     return status;
+}
+
+linnet_status device_must_end(const linnet_device *device, linnet_error *err)
+{
+    return device->is_state_unknown
+               ? linnet_fail(err, LINNET_ERR_IO, "a commit failed, and only a new start tells how far it got")
+               : LINNET_OK;
 }
 
 /* ---- the ledger: what left this device, one entry for every upload that was begun ---- */

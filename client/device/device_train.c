@@ -152,8 +152,12 @@ static linnet_status commit_attempt(linnet_device *device, linnet_error *err)
     next.train_seed = draw_seed(device, next.attempt);
     next.delta = DELTA_TRAINING;
     next.counted_tokens = device->set->n_counted;
-    const linnet_kv_item checkpoint = {KV_CHECKPOINT, NULL, 0};
-    return device_commit(device, &next, &checkpoint, 1, err);
+    linnet_kv_item items[2] = {{KV_CHECKPOINT, NULL, 0}};
+    size_t n_items = 1;
+    if (linnet_profile_is_secure(
+            device->plan.profile)) /* an older copy of the store must not train it again */
+        device_vault_arm(device, &next, &items[n_items++]);
+    return device_commit(device, &next, items, n_items, err);
 }
 
 static linnet_status make_trainer(linnet_device *device, linnet_arena *arena, linnet_error *err)
@@ -268,6 +272,20 @@ static linnet_status append_delta(const linnet_adapter *after, const linnet_adap
     return LINNET_OK;
 }
 
+/* The delta in place, sealed for the next commit. */
+static linnet_status seal_delta(const linnet_device *device, linnet_buffer *delta, linnet_error *err)
+{
+    linnet_buffer sealed = {0};
+    linnet_status status = device_seal(device, KV_DELTA, delta, &sealed, err);
+    if (status != LINNET_OK) {
+        linnet_buffer_release(&sealed);
+        return status;
+    }
+    device_wipe(delta);
+    *delta = sealed; /* moves */
+    return LINNET_OK;
+}
+
 /* The delta is fresh from this commit on, and the checkpoint is gone with it. */
 static linnet_status commit_delta(linnet_device *device, linnet_error *err)
 {
@@ -281,13 +299,15 @@ static linnet_status commit_delta(linnet_device *device, linnet_error *err)
         status = append_delta(device->trained, start, LINNET_FACTOR_B, &bytes, err);
     if (status == LINNET_OK && (device->release.factors & LINNET_FACTOR_A))
         status = append_delta(device->trained, start, LINNET_FACTOR_A, &bytes, err);
+    if (status == LINNET_OK && linnet_profile_is_secure(device->plan.profile))
+        status = seal_delta(device, &bytes, err);
     if (status == LINNET_OK) {
         next.delta = DELTA_READY;
         const linnet_kv_item items[] = {{KV_DELTA, bytes.bytes, bytes.n_bytes}, {KV_CHECKPOINT, NULL, 0}};
         status = device_commit(device, &next, items, ARRAY_LEN(items), err);
     }
     linnet_adapter_destroy(start);
-    linnet_buffer_release(&bytes);
+    device_wipe(&bytes);
     return status;
 }
 
@@ -325,9 +345,11 @@ linnet_status linnet_device_train(linnet_device *device, linnet_arena *arena, ui
 {
     int64_t wake_ms;
     linnet_error why = {0};
-    linnet_status status = LINNET_OK;
     if (linnet_device_next(device, &wake_ms) != LINNET_DEVICE_TRAIN)
         return linnet_fail(err, LINNET_ERR_ARG, "this device has nothing to train now");
+    linnet_status status = device_must_end(device, err);
+    if (status != LINNET_OK)
+        return status;
     if (!device->trainer)
         status = begin_training(device, arena, &why);
     else if (device->arena != arena)
@@ -434,7 +456,9 @@ linnet_status linnet_device_evaluate(linnet_device *device, linnet_arena *arena,
     double loss = NAN, present = NAN;
     if (linnet_device_next(device, &wake_ms) != LINNET_DEVICE_EVALUATE)
         return linnet_fail(err, LINNET_ERR_ARG, "this device has nothing to evaluate now");
-    linnet_status status = held_out_set(device, &set, err);
+    linnet_status status = device_must_end(device, err);
+    if (status == LINNET_OK)
+        status = held_out_set(device, &set, err);
     bool measures = status == LINNET_OK && set && set->n_items > 0;
     if (measures)
         status = load_start(device, &adapter, err);

@@ -991,13 +991,13 @@ static void a_state_of_a_newer_program_is_refused(void **state)
         linnet_device_destroy(w->device);
         w->device = NULL;
         assert_ok(w->kv.get(w->kv.context, names[i], &bytes, &err), &err);
-        linnet_store_le32(bytes.bytes, 2);
+        linnet_store_le32(bytes.bytes, 99);
         linnet_kv_item item = {names[i], bytes.bytes, bytes.n_bytes};
         assert_ok(w->kv.put(w->kv.context, &item, 1, &err), &err);
         assert_int_equal(linnet_device_create(&w->config, w->now_ms, &w->device, &err),
                          LINNET_ERR_UNSUPPORTED);
         assert_non_null(strstr(err.message, "newer"));
-        linnet_store_le32(bytes.bytes, 1);
+        linnet_store_le32(bytes.bytes, 2);
         for (size_t n = 0; n < bytes.n_bytes; n++) { /* cut anywhere: damaged, not half read */
             item = (linnet_kv_item){names[i], bytes.bytes, n};
             assert_ok(w->kv.put(w->kv.context, &item, 1, &err), &err);

@@ -11,6 +11,7 @@
 #include "linnet/http.h"
 #include "linnet/messages.h"
 #include "linnet/plan.h"
+#include "linnet/round_vault.h"
 #include "linnet/trainer.h"
 
 /* ---- durable state: a small key-value interface; the LMDB one commits durably, the memory one is for
@@ -133,8 +134,12 @@ typedef struct linnet_device_config {
     size_t n_records;
     const linnet_dataset *held_out; /* NULL: the plan's fraction of the records, every k-th */
     linnet_policy policy;
+    linnet_round_vault *vault; /* borrowed; NULL: a key in memory, so that a restart loses a masked round */
+    const linnet_public_key *consortium; /* borrowed: the only members it joins with; NULL: not pinned */
+    size_t n_consortium;
     bool has_seed; /* simulations and tests: data order and rounding from this seed, not the system */
     uint64_t seed;
+    bool seeds_noise; /* simulations only: noise that can be drawn again hides nothing */
 } linnet_device_config;
 
 /** What the device needs next. */
@@ -178,10 +183,10 @@ uint32_t linnet_device_context(const linnet_device *device);
 typedef struct linnet_device_report {
     linnet_device_id device_id;
     char coordinator_url[256];
-    const char
-        *phase; /* "idle", "fetching", "training", "ready", "uploading", "finished", "revoked"; static */
-    uint64_t version;                               /* newest release known */
-    uint64_t round;                                 /* last joined */
+    const char *phase; /* "idle", "fetching", "training", "ready", "uploading", "finished", "revoked", and of
+                         a masked round "joining", "sharing", "uploading", "attesting", "unmasking"; static */
+    uint64_t version;  /* newest release known */
+    uint64_t round;    /* last joined */
     uint64_t n_contributions, bytes_up, bytes_down; /* accepted uploads; bodies sent and received */
     uint32_t step, n_steps;                         /* of the training in progress */
     double train_loss;                              /* of the last step */
