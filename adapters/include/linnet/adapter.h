@@ -73,6 +73,13 @@ bool linnet_layout_equal(const linnet_layout *a, const linnet_layout *b);
 /** H("layou") over the canonical bytes: alpha f32, n u32, then per entry name length u16, name, rank u32,
  * rows u32, columns u32, dtype u8 = 0 (F32), offset of A and of B u64; all little-endian. */
 linnet_hash linnet_layout_hash(const linnet_layout *layout);
+/** The canonical bytes that the hash is over, appended. */
+linnet_status linnet_layout_write(const linnet_layout *layout, linnet_buffer *ret_bytes,
+                                  linnet_error *err) LINNET_NODISCARD;
+/** From canonical bytes, which may be anybody's: a layout without entries, but with the lengths of all A and
+ * of all B. Nothing in it is owned. */
+linnet_status linnet_layout_lengths(const void *bytes, size_t n_bytes,
+                                    linnet_layout *ret_layout) LINNET_NODISCARD;
 const linnet_layout_entry *linnet_layout_find(const linnet_layout *layout, const char *name);
 
 typedef struct linnet_adapter {
