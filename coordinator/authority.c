@@ -3,7 +3,7 @@
  * in a directory of its own: meant for another person's machine, or inside the coordinator's state for a
  * trial. Seeds of both keys of the coordinator are files and not rows, so that copying the store for a report
  * copies no secret. */
-#include "state.h"
+#include "transcript_log.h"
 
 #include "linnet/authority.h"
 #include "linnet/file.h"
@@ -243,7 +243,7 @@ static linnet_status put_list(linnet_store_txn *txn, void *context, linnet_error
         return linnet_fail(err, LINNET_ERR_CONFLICT,
                            "the list's number is not above the present one: nothing was changed");
     if (status == LINNET_OK)
-        status = linnet_config_put(txn, "revocation", job->bytes, job->n_bytes, err);
+        status = linnet_revocation_put(txn, job->bytes, job->n_bytes, err);
     for (size_t i = 0; status == LINNET_OK && i < job->list.n_ids; i++) {
         linnet_device_id id;
         memcpy(id.bytes, job->list.ids + i * LINNET_DEVICE_ID_BYTES, sizeof(id.bytes));

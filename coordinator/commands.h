@@ -9,13 +9,16 @@ extern const linnet_command coordinator_command_init, coordinator_command_serve,
     coordinator_command_revoke, coordinator_command_pause, coordinator_command_resume,
     coordinator_command_authority, coordinator_command_status, coordinator_command_rounds,
     coordinator_command_devices, coordinator_command_privacy, coordinator_command_audit,
-    coordinator_command_plan_check, coordinator_command_export;
+    coordinator_command_verify, coordinator_command_plan_check, coordinator_command_export;
 
 /** The wall clock in milliseconds since 1970. */
 int64_t coordinator_now_ms(void);
 /** Open a state beside a process that may be serving it. */
 linnet_status coordinator_open_beside(const char *state, linnet_coordinator **ret_coordinator,
                                       linnet_error *err) LINNET_NODISCARD;
+/** What most reports start with: parse --state and open it. -1 to go on, else the exit status. */
+int coordinator_report_begin(linnet_cli *cli, const linnet_command *self, int argc, char **argv,
+                             linnet_coordinator **ret_coordinator);
 /** Hash, key or id as a short text for tables. */
 const char *coordinator_short_hex(const void *bytes, char text[17]);
 /** What a round's --json object says. */

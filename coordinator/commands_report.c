@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Commands that only read: status, rounds, devices, privacy, audit, export. */
+/* Commands that only read: status, rounds, devices, export. */
 #include "commands.h"
 
 #include <math.h>
@@ -12,9 +12,8 @@
         .help = "state directory", .required = true                                                          \
     }
 
-/* What most reports start with: parse --state and open it. -1 to go on, else the exit status. */
-static int report_begin(linnet_cli *cli, const linnet_command *self, int argc, char **argv,
-                        linnet_coordinator **ret_coordinator)
+int coordinator_report_begin(linnet_cli *cli, const linnet_command *self, int argc, char **argv,
+                             linnet_coordinator **ret_coordinator)
 {
     const char *state = NULL;
     linnet_error err = {0};
@@ -74,7 +73,7 @@ static int run_status(linnet_cli *cli, int argc, char **argv)
     linnet_coordinator *c = NULL;
     linnet_error err = {0};
     linnet_coordinator_report report;
-    int done = report_begin(cli, &coordinator_command_status, argc, argv, &c);
+    int done = coordinator_report_begin(cli, &coordinator_command_status, argc, argv, &c);
     if (done >= 0)
         return done;
     linnet_status status = linnet_coordinator_status(c, &report, &err);
@@ -133,7 +132,7 @@ static int run_rounds(linnet_cli *cli, int argc, char **argv)
     linnet_error err = {0};
     linnet_round_report *rounds = NULL;
     size_t n = 0;
-    int done = report_begin(cli, &coordinator_command_rounds, argc, argv, &c);
+    int done = coordinator_report_begin(cli, &coordinator_command_rounds, argc, argv, &c);
     if (done >= 0)
         return done;
     linnet_status status = linnet_coordinator_rounds(c, &rounds, &n, &err);
@@ -192,7 +191,7 @@ static int run_devices(linnet_cli *cli, int argc, char **argv)
     linnet_error err = {0};
     linnet_registered_device *devices = NULL;
     size_t n = 0;
-    int done = report_begin(cli, &coordinator_command_devices, argc, argv, &c);
+    int done = coordinator_report_begin(cli, &coordinator_command_devices, argc, argv, &c);
     if (done >= 0)
         return done;
     linnet_status status = linnet_coordinator_devices(c, &devices, &n, &err);
@@ -215,64 +214,6 @@ static int run_devices(linnet_cli *cli, int argc, char **argv)
 
 const linnet_command coordinator_command_devices = {
     .name = "devices", .summary = "Every device that enrolled", .run = run_devices};
-
-/* ---- privacy ---- */
-
-static int run_privacy(linnet_cli *cli, int argc, char **argv)
-{
-    linnet_coordinator *c = NULL;
-    int done = report_begin(cli, &coordinator_command_privacy, argc, argv, &c);
-    if (done >= 0)
-        return done;
-    linnet_coordinator_close(c);
-    linnet_cli_say(
-        cli, "Profile plain: each delta is sealed to the coordinator, which sees it. No noise is added: "
-             "there is no differential privacy guarantee, and no epsilon is spent or promised.\n");
-    linnet_cli_emit(cli, json_pack("{s:s, s:s, s:b, s:n}", "event", "result", "profile", "plain",
-                                   "differential_privacy", 0, "epsilon"));
-    return 0;
-}
-
-const linnet_command coordinator_command_privacy = {
-    .name = "privacy", .summary = "What privacy the task promises, and what is spent", .run = run_privacy};
-
-/* ---- audit ---- */
-
-static int run_audit(linnet_cli *cli, int argc, char **argv)
-{
-    linnet_coordinator *c = NULL;
-    linnet_error err = {0};
-    linnet_audit_entry *entries = NULL;
-    size_t n = 0, n_bad = 0;
-    int done = report_begin(cli, &coordinator_command_audit, argc, argv, &c);
-    if (done >= 0)
-        return done;
-    linnet_status status = linnet_coordinator_audit(c, &entries, &n, &err);
-    linnet_coordinator_close(c);
-    if (status != LINNET_OK)
-        return linnet_cli_fail(cli, &err);
-    for (size_t i = 0; i < n; i++) {
-        char hash[2 * LINNET_HASH_BYTES + 1];
-        linnet_hex_write(&entries[i].hash, sizeof(entries[i].hash), hash);
-        n_bad += entries[i].flaw != NULL;
-        linnet_cli_say(cli, "%-9s %6llu  %s  %s\n", entries[i].type, (unsigned long long)entries[i].number,
-                       hash, entries[i].flaw ? entries[i].flaw : "good");
-        linnet_cli_emit(cli, json_pack("{s:s, s:s, s:I, s:s, s:s?}", "event", "entry", "type",
-                                       entries[i].type, "number", (json_int_t)entries[i].number, "hash", hash,
-                                       "flaw", entries[i].flaw));
-    }
-    linnet_cli_say(cli, "%zu entries, %zu flaws%s\n", n, n_bad,
-                   n_bad ? "" : ": every release names the one before, every signature is the coordinator's");
-    linnet_cli_emit(cli, json_pack("{s:s, s:I, s:I}", "event", "result", "entries", (json_int_t)n, "flaws",
-                                   (json_int_t)n_bad));
-    free(entries);
-    return n_bad ? 1 : 0;
-}
-
-const linnet_command coordinator_command_audit = {
-    .name = "audit",
-    .summary = "Verify the transcript: releases, announcements, signatures",
-    .run = run_audit};
 
 /* ---- export ---- */
 

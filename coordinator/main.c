@@ -5,11 +5,11 @@
 int main(int argc, char **argv)
 {
     const linnet_command commands[] = {
-        coordinator_command_init,       coordinator_command_serve,  coordinator_command_invite,
-        coordinator_command_status,     coordinator_command_rounds, coordinator_command_devices,
-        coordinator_command_privacy,    coordinator_command_audit,  coordinator_command_revoke,
-        coordinator_command_pause,      coordinator_command_resume, coordinator_command_authority,
-        coordinator_command_plan_check, coordinator_command_export,
+        coordinator_command_init,      coordinator_command_serve,      coordinator_command_invite,
+        coordinator_command_status,    coordinator_command_rounds,     coordinator_command_devices,
+        coordinator_command_privacy,   coordinator_command_audit,      coordinator_command_verify,
+        coordinator_command_revoke,    coordinator_command_pause,      coordinator_command_resume,
+        coordinator_command_authority, coordinator_command_plan_check, coordinator_command_export,
     };
     linnet_error err = {0};
     if (linnet_crypto_init(&err) != LINNET_OK) {

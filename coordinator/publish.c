@@ -4,6 +4,7 @@
  * the round's end, the next round and its announcement, the optimiser's state. A crash before that
  * transaction leaves a frozen round, which is published again to the same bytes; one after it leaves a spool
  * that the next start sweeps. */
+#include "privacy_ledger.h"
 #include "state.h"
 
 #include "combine.h"
@@ -266,6 +267,8 @@ static linnet_status close_round(linnet_store_txn *txn, const publish_job *job, 
     row.has_loss_before = job->has_loss;
     row.loss_before = job->loss;
     status = linnet_round_put(txn, &row, err);
+    if (status == LINNET_OK)
+        status = linnet_privacy_ledger_add(job->coordinator, txn, &row, err);
     return status == LINNET_OK ? linnet_transcript_append(txn, LINNET_ENTRY_CLOSED, round, &job->adapter, err)
                                : status;
 }

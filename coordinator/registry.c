@@ -4,7 +4,7 @@
  * for a lost answer, another one is refused. Where the authority's key lies elsewhere a request waits, as a
  * device row without a certificate, until the authority has signed it. A contribution that was accepted
  * before its device was revoked stays in its round: it is part of a sum that may be announced already. */
-#include "state.h"
+#include "transcript_log.h"
 
 #include <stdlib.h>
 
@@ -257,7 +257,7 @@ static linnet_status revoke(linnet_store_txn *txn, void *context, linnet_error *
     if (status == LINNET_OK)
         status = linnet_revocation_extend(&present, job->device, job->coordinator->authority, &list, err);
     if (status == LINNET_OK)
-        status = linnet_config_put(txn, "revocation", list.bytes, list.n_bytes, err);
+        status = linnet_revocation_put(txn, list.bytes, list.n_bytes, err);
     if (status == LINNET_OK)
         status = linnet_rounds_announce_again(job->coordinator, txn, err);
     linnet_buffer_release(&present);

@@ -10,6 +10,7 @@
  * The deadline runs from the first join: a round that nobody joined waits for ever and costs nothing. A round
  * that is void is not used again: the next number opens on the same release, and a delta that was sent to the
  * void one stays spent on its device. */
+#include "privacy_ledger.h"
 #include "state.h"
 
 #include "linnet/rng.h"
@@ -454,6 +455,8 @@ linnet_status linnet_rounds_void(linnet_coordinator *c, linnet_store_txn *txn, l
     linnet_status status = linnet_round_put(txn, row, err);
     if (status == LINNET_OK)
         status = linnet_shares_clear(txn, row->number, err);
+    if (status == LINNET_OK)
+        status = linnet_privacy_ledger_add(c, txn, row, err);
     if (status == LINNET_OK)
         status = linnet_transcript_append(txn, LINNET_ENTRY_VOID, row->number, &row->chain, err);
     if (status == LINNET_OK && linnet_profile_is_secure(c->plan.profile))

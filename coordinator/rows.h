@@ -19,7 +19,9 @@
  *   q round number    what went to the members: 2 = M2, 4 = signature of T2 and bitmap U2, 6 = M6, 8 = M8
  *   w round about device   complaint of a device about the member of that index
  *   g round device    abort, only counted                  y round device  left out of this round's roster
- *   x round device kind    evidence: a second, different message of this kind */
+ *   x round device kind    evidence: a second, different message of this kind
+ *
+ *   z number          signed revocation lists              e round         spent privacy (privacy_ledger.h) */
 
 #include "linnet/messages.h"
 #include "store.h"

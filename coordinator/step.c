@@ -5,6 +5,7 @@
  * privacy rests on it). A step is published once every round is opened or void and more than half are opened;
  * otherwise new rounds open for the void ones. Devices take announcements with rising numbers only, so who
  * was invited to a round is later invited to a higher one or not at all. */
+#include "privacy_ledger.h"
 #include "state.h"
 
 #define STEP_ROW_BYTES 16 /* round, and the void one it stands for */
@@ -112,6 +113,8 @@ linnet_status linnet_step_open_again(linnet_coordinator *c, linnet_store_txn *tx
         row->state = LINNET_ROUND_VOID;
         row->closed_ms = now_ms;
         status = linnet_round_put(txn, row, err);
+        if (status == LINNET_OK)
+            status = linnet_privacy_ledger_add(c, txn, row, err);
         if (status == LINNET_OK)
             status = linnet_transcript_append(txn, LINNET_ENTRY_VOID, row->number, &row->chain, err);
         if (status == LINNET_OK)
