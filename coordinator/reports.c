@@ -41,6 +41,26 @@ static linnet_status count_invite(void *context, const uint8_t *fields, size_t n
     return LINNET_OK;
 }
 
+/* With several cohorts a step has several rounds at once. */
+static linnet_status step_count(linnet_coordinator *c, linnet_store_txn *txn, const linnet_round_row *newest,
+                                linnet_coordinator_report *report, linnet_error *err)
+{
+    linnet_step step = {.n = 1, .rounds = {newest->number}};
+    linnet_status status = LINNET_OK;
+    if (linnet_profile_is_secure(c->plan.profile))
+        status = linnet_step_read(txn, &step, err);
+    for (size_t i = 0; i < step.n && status == LINNET_OK; i++) {
+        linnet_round_row row;
+        status = linnet_round_get(txn, step.rounds[i], &row, err);
+        if (status != LINNET_OK || row.state == LINNET_ROUND_VOID)
+            continue;
+        report->joined += row.joined;
+        report->sharers += row.sharers;
+        report->accepted += row.accepted;
+    }
+    return status;
+}
+
 static linnet_status status_read(linnet_coordinator *c, linnet_store_txn *txn,
                                  linnet_coordinator_report *report, linnet_error *err)
 {
@@ -68,9 +88,7 @@ static linnet_status status_read(linnet_coordinator *c, linnet_store_txn *txn,
     report->adapter = release.adapter;
     report->round = round.number;
     report->round_state = linnet_round_state_name(round.state);
-    report->joined = round.joined;
-    report->accepted = round.accepted;
-    return status;
+    return status == LINNET_OK ? step_count(c, txn, &round, report, err) : status;
 }
 
 linnet_status linnet_coordinator_status(linnet_coordinator *c, linnet_coordinator_report *ret_report,
@@ -147,6 +165,8 @@ static linnet_status add_round(void *context, const uint8_t *fields, size_t n_fi
                                   .invited = row.invited,
                                   .joined = row.joined,
                                   .accepted = row.accepted,
+                                  .sharers = row.sharers,
+                                  .aborts = row.aborts,
                                   .dropped = is_over ? row.joined - row.accepted : 0,
                                   .has_loss_before = row.has_loss_before,
                                   .has_loss_after = row.has_loss_after,

@@ -465,7 +465,7 @@ linnet_status linnet_table_clear(linnet_store_txn *txn, const linnet_record_id *
 
 linnet_status linnet_shares_clear(linnet_store_txn *txn, uint64_t round, linnet_error *err)
 {
-    linnet_record_id shares = linnet_record_number('k', round), unmaskings = linnet_record_number('u', round);
+    linnet_record_id shares = linnet_record_number('p', round), unmaskings = linnet_record_number('u', round);
     linnet_status status = linnet_table_clear(txn, &shares, err);
     return status == LINNET_OK ? linnet_table_clear(txn, &unmaskings, err) : status;
 }

@@ -14,7 +14,7 @@
  *
  * With secure aggregation (SECURE-AGGREGATION 2.4; M1 to M9 are the messages of secagg.h):
  *   j round device    joined: its M1, byte for byte        m T2            sharers' hash -> round
- *   k round device    M3, until the round is over          v round device  M7
+ *   p round device    M3, until the round is over          v round device  M7
  *   u round device    M9, until the round is over: one value an owner and holder, so never both kinds
  *   q round number    what went to the members: 2 = M2, 4 = signature of T2 and bitmap U2, 6 = M6, 8 = M8
  *   w round about device   complaint of a device about the member of that index

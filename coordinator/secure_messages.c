@@ -66,7 +66,7 @@ static char table_of(uint32_t kind)
     case LINNET_ROUND_ADVERT:
         return 'j';
     case LINNET_ROUND_SHARES:
-        return 'k';
+        return 'p';
     case LINNET_ROUND_ATTEST:
         return 'v';
     case LINNET_ROUND_UNMASK:
@@ -309,7 +309,7 @@ static linnet_status read_box(void *context, uint32_t owner, size_t offset, void
     const uint8_t *bytes;
     size_t n_there;
     linnet_record_id id =
-        linnet_record_round_device('k', reader->round, linnet_secagg_server_device(reader->server, owner));
+        linnet_record_round_device('p', reader->round, linnet_secagg_server_device(reader->server, owner));
     linnet_status status = linnet_store_get(reader->txn, &id, &bytes, &n_there, err);
     if (status == LINNET_ERR_NOT_FOUND || (status == LINNET_OK && n_there < offset + n_bytes))
         return linnet_fail(err, LINNET_ERR_FORMAT, "store: the shares of a member are damaged");
@@ -432,7 +432,7 @@ static linnet_status answer(const round_job *job, linnet_store_txn *txn, linnet_
     bool has_shared = false;
     linnet_status status = progress_read(job, txn, &p, err);
     if (status == LINNET_OK)
-        status = linnet_row_exists(txn, 'k', job->row.number, &job->id, &has_shared, err);
+        status = linnet_row_exists(txn, 'p', job->row.number, &job->id, &has_shared, err);
     if (status != LINNET_OK)
         return status;
     uint8_t phase = due_phase(&job->row, &p, has_shared);

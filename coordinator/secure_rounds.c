@@ -124,7 +124,7 @@ static linnet_status retell(void *context, const uint8_t *fields, size_t n_field
     memcpy(device.bytes, fields, n_fields);
     if (r->table == 'j')
         status = linnet_secagg_server_advert(r->server, &r->trust, bytes, n_bytes, true, err);
-    else if (r->table == 'k')
+    else if (r->table == 'p')
         status = linnet_secagg_server_shares(r->server, bytes, n_bytes, true, err);
     else if (r->table == 'v')
         status = linnet_secagg_server_attestation(r->server, bytes, n_bytes, true, err);
@@ -217,7 +217,7 @@ static linnet_status replay(linnet_store_txn *txn, retelling *r, linnet_error *e
         return damaged(r->row, "the roster", err);
     status = object_compare(txn, r, LINNET_PHASE_ROSTER, err);
     if (status == LINNET_OK)
-        status = retell_table(txn, r, 'k', err);
+        status = retell_table(txn, r, 'p', err);
     if (status != LINNET_OK || state == LINNET_ROUND_ROSTER)
         return status;
     if (linnet_secagg_server_close_sharers(r->server, err) != LINNET_OK)
@@ -772,7 +772,7 @@ static linnet_status list_stale(void *context, const uint8_t *fields, size_t n_f
 /* Shares whose round is over: a kill came between, or the state is an old backup. */
 static linnet_status sweep_shares(linnet_store_txn *txn, begin_job *job, linnet_error *err)
 {
-    static const char tables[] = {'k', 'u'};
+    static const char tables[] = {'p', 'u'};
     linnet_status status = LINNET_OK;
     linnet_buffer_clear(&job->stale);
     for (size_t i = 0; i < ARRAY_LEN(tables) && status == LINNET_OK; i++) {

@@ -46,7 +46,7 @@ static linnet_status judge(linnet_store_txn *txn, upload_job *job, linnet_error 
         return status;
     status = linnet_row_exists(txn, 'j', job->id.round, &job->id.device, &has_joined, err);
     if (status == LINNET_OK)
-        status = linnet_row_exists(txn, 'k', job->id.round, &job->id.device, &has_shared, err);
+        status = linnet_row_exists(txn, 'p', job->id.round, &job->id.device, &has_shared, err);
     if (status != LINNET_OK)
         return status;
     bool is_secure = linnet_profile_is_secure(job->coordinator->plan.profile);

@@ -75,7 +75,9 @@ typedef struct linnet_round_report {
     uint64_t round, version; /* version trained from */
     const char *state;       /* "open", "frozen", "closed", "void"; with secure aggregation "roster" and
                                 "sharers" before "frozen", "opened" after it; static */
-    uint32_t invited, joined, accepted, dropped;
+    uint32_t invited, joined, accepted, dropped; /* with secure aggregation joined: in the roster, accepted:
+                                                    survivors once it is frozen */
+    uint32_t sharers, aborts;                    /* with secure aggregation */
     bool has_loss_before,
         has_loss_after; /* weighted mean held-out loss of the participants, of the release before and after */
     double loss_before, loss_after;
@@ -95,7 +97,7 @@ typedef struct linnet_coordinator_report {
     uint64_t version, round, n_devices, n_revoked, n_invites_open;
     bool is_paused, is_finished, operator_is_authority;
     const char *round_state;
-    uint32_t joined, accepted, goal, minimum;
+    uint32_t joined, sharers, accepted, goal, minimum; /* of the step's rounds together */
     linnet_public_key coordinator, authority;
     linnet_hash adapter, base_model, plan;
 } linnet_coordinator_report;
