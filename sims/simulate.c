@@ -249,12 +249,15 @@ static linnet_status add_to_transcript(fleet *f, uint64_t round, const linnet_ha
     round_entry *entries = calloc(n + 1, sizeof(*entries));
     if (status == LINNET_OK && !entries)
         status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory for the transcript");
+    bool is_masked = linnet_profile_is_secure(f->config->plan.profile); /* masked bytes never repeat */
     for (size_t i = 0; status == LINNET_OK && i < n; i++) {
         size_t device = 0;
         while (device < f->n_devices &&
                memcmp(&f->devices[device].id, &list[i].device_id, sizeof(list[i].device_id)) != 0)
             device++;
-        entries[i] = (round_entry){.device = (uint32_t)device, .echo = list[i].echo};
+        entries[i] = (round_entry){.device = (uint32_t)device};
+        if (!is_masked)
+            entries[i].echo = list[i].echo;
     }
     if (status == LINNET_OK)
         transcript_add(hasher, round, entries, n, adapter);

@@ -9,7 +9,7 @@
 /** Who took part in a round and with what: the transcript is a hash over these, in device order. */
 typedef struct round_entry {
     uint32_t device;
-    linnet_hash echo;
+    linnet_hash echo; /* zero where it is of masked bytes, which are different in every run */
 } round_entry;
 
 /** The running transcript: round, (device, Hy) in device order, adapter hash; independent of keys and of

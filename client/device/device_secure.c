@@ -42,9 +42,12 @@ void device_secure_release(linnet_device *device)
     forget_round(device);
 }
 
+/* Between two polls of a phase: some of them fit into it, and none is later than the plan's pace. */
 static uint64_t pace_ms(const linnet_device *device)
 {
-    return (uint64_t)device->round.announcement.phase_s * 1000 / PACE_PARTS;
+    uint64_t pace = (uint64_t)device->round.announcement.phase_s * 1000 / PACE_PARTS;
+    uint64_t poll = device->has_plan ? (uint64_t)device->plan.poll_s * 1000 : pace;
+    return poll < pace ? poll : pace;
 }
 
 static void begin_phase(linnet_device *device)
