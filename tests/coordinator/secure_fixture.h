@@ -8,6 +8,7 @@
 #include "fixture.h"
 
 #include "coordinator/state.h"
+#include "linnet/dp_encode.h"
 
 #define COHORT 8
 
@@ -79,13 +80,48 @@ static inline bool member_invite(member *m)
     return m->d.has_round;
 }
 
+/** Value i of the delta of a device under a clipping norm: a vector of three quarters of it. */
+static inline float member_noised_value(const member *m, uint64_t i, size_t n)
+{
+    double size = 0.75 * m->d.announcement.dp_clip / sqrt((double)n);
+    return (float)((m->d.seed + i) % 2 ? size : -size / 2);
+}
+
+/** The same as device_encode, with a share of noise: factor B and one lane. */
+static inline void member_encode_noised(member *m)
+{
+    linnet_error err = {0};
+    linnet_rng rng;
+    const linnet_announcement *a = &m->d.announcement;
+    const linnet_dp_spec dp = {.clip = a->dp_clip, .sigma2 = a->dp_sigma2, .rotates = a->dp_rotates};
+    const int64_t lane = 1;
+    size_t n = linnet_factors_length(m->d.scene->coordinator->layout, LINNET_FACTOR_B);
+    size_t n_factor = linnet_ring_bytes(&a->vectors[0]), n_lane = linnet_ring_bytes(&a->vectors[1]);
+    float *values = calloc(n, sizeof(float));
+    assert_non_null(values);
+    linnet_rng_init(&rng, m->d.seed, a->round);
+    for (size_t i = 0; i < n; i++)
+        values[i] = member_noised_value(m, i, n);
+    linnet_buffer_clear(&m->d.packed);
+    assert_true(linnet_buffer_reserve(&m->d.packed, n_factor + n_lane));
+    assert_ok(
+        linnet_dp_encode(&a->vectors[0], &dp, &m->a, values, n, seeded_random, &rng, m->d.packed.bytes, &err),
+        &err);
+    assert_ok(linnet_ring_encode_integers(&a->vectors[1], &lane, m->d.packed.bytes + n_factor, &err), &err);
+    m->d.packed.n_bytes = n_factor + n_lane;
+    free(values);
+}
+
 /** Encode for the announcement and make M1, not yet sent. */
 static inline const uint8_t *member_advert(member *m, size_t *ret_n)
 {
     linnet_error err = {0};
     linnet_secagg_params params;
     member_leave(m);
-    device_encode(&m->d);
+    if (m->d.announcement.dp_mechanism == LINNET_DP_DISTRIBUTED)
+        member_encode_noised(m);
+    else
+        device_encode(&m->d);
     linnet_buffer_clear(&m->plain);
     linnet_buffer_append(&m->plain, m->d.packed.bytes, m->d.packed.n_bytes);
     assert_ok(linnet_secagg_params_of(&m->d.announcement, &m->a, &params, &err), &err);
