@@ -23,6 +23,11 @@ static const char *const trial_warning =
     "The coordinator's operator also holds the enrolment authority: nothing here protects against a "
     "malicious operator.";
 
+static const char *const separate_authority =
+    "The enrolment authority is not the operator, the coordinator says: where that is so, masked sums are "
+    "kept "
+    "from a malicious operator, too, as long as at most C devices of a roster are with it.";
+
 static void put_hex(json_t *object, const char *name, const void *bytes, size_t n_bytes)
 {
     (void)json_object_set_new(object, name,
@@ -140,8 +145,7 @@ static void say_status(const linnet_cli *cli, const linnet_device_report *r)
     if (r->has_held_out_loss)
         linnet_cli_say(cli, "held-out loss %.4f nats a token\n", r->held_out_loss);
     linnet_cli_say(cli, "profile       plain: the coordinator is trusted and sees this device's deltas\n");
-    if (r->operator_is_authority)
-        linnet_cli_say(cli, "%s\n", trial_warning);
+    linnet_cli_say(cli, "%s\n", r->operator_is_authority ? trial_warning : separate_authority);
 }
 
 static json_t *status_json(const linnet_device_report *r)

@@ -82,8 +82,6 @@ void linnet_authority_certify(const linnet_identity *authority, const linnet_csr
 
 /* ---- on a machine of its own ---- */
 
-#define REQUEST_BYTES ((size_t)8 + LINNET_SIGNED_CSR_BYTES)
-
 linnet_status linnet_authority_init(const char *directory, linnet_public_key *ret_key, linnet_error *err)
 {
     linnet_identity *authority = NULL;
@@ -100,35 +98,6 @@ linnet_status linnet_authority_init(const char *directory, linnet_public_key *re
     return status;
 }
 
-linnet_status linnet_authority_sign(const char *directory, const void *requests, size_t n_bytes,
-                                    uint64_t now_s, linnet_buffer *ret_certificates, size_t *ret_n,
-                                    linnet_error *err)
-{
-    linnet_identity *authority = NULL;
-    linnet_csr csr;
-    uint8_t certificate[LINNET_SIGNED_CERTIFICATE_BYTES];
-    const uint8_t *request = requests;
-    if (n_bytes % REQUEST_BYTES != 0)
-        return linnet_fail(err, LINNET_ERR_FORMAT, "not a requests file: %zu bytes are no multiple of %zu",
-                           n_bytes, REQUEST_BYTES);
-    linnet_status status = linnet_authority_load(directory, &authority, err);
-    for (size_t i = 0; status == LINNET_OK && i < n_bytes / REQUEST_BYTES; i++, request += REQUEST_BYTES) {
-        if (linnet_csr_open(request + 8, LINNET_SIGNED_CSR_BYTES, &csr) != LINNET_OK) {
-            status = linnet_fail(err, LINNET_ERR_CRYPTO,
-                                 "request %zu is not signed by its own key: nothing was signed", i + 1);
-            break;
-        }
-        linnet_authority_certify(authority, &csr, linnet_load_le64(request), now_s, certificate);
-        linnet_buffer_append(ret_certificates, certificate, sizeof(certificate));
-    }
-    if (status == LINNET_OK && ret_certificates->failed)
-        status = linnet_fail(err, LINNET_ERR_NOMEM, "certificates");
-    if (status == LINNET_OK)
-        *ret_n = n_bytes / REQUEST_BYTES;
-    linnet_identity_destroy(authority);
-    return status;
-}
-
 linnet_status linnet_authority_revoke(const char *directory, const linnet_device_id *device,
                                       linnet_buffer *ret_list, linnet_error *err)
 {
@@ -141,6 +110,8 @@ linnet_status linnet_authority_revoke(const char *directory, const linnet_device
         status = linnet_file_read(path, LINNET_HELLO_BYTES_MAX, &present, err);
         status = status == LINNET_ERR_NOT_FOUND ? LINNET_OK : status;
     }
+    if (status == LINNET_OK)
+        status = linnet_authority_knows(directory, device, err);
     if (status == LINNET_OK)
         status = linnet_revocation_extend(&present, device, authority, ret_list, err);
     if (status == LINNET_OK)
@@ -189,6 +160,50 @@ linnet_status linnet_coordinator_requests(linnet_coordinator *c, linnet_buffer *
     linnet_store_read_end(txn);
     if (status == LINNET_OK)
         *ret_n = list.n;
+    return status;
+}
+
+/* Invites that the authority made: their secrets stay with it, so a request under one is not judged here. */
+static linnet_status put_tokens(linnet_store_txn *txn, void *context, linnet_error *err)
+{
+    const linnet_span *tokens = context;
+    for (size_t at = 0; at < tokens->n_bytes; at += LINNET_TOKEN_ENTRY_BYTES) {
+        const uint8_t *bytes, *entry = tokens->bytes + at;
+        size_t n_bytes;
+        linnet_buffer packed = {0};
+        const linnet_token_row row = {.expires_s = linnet_load_le64(entry + LINNET_TOKEN_ID_BYTES)};
+        linnet_record_id id = linnet_record_bytes('t', entry, LINNET_TOKEN_ID_BYTES);
+        linnet_status status = linnet_store_get(txn, &id, &bytes, &n_bytes, err);
+        if (status == LINNET_OK)
+            continue; /* imported before, and perhaps used since */
+        if (status != LINNET_ERR_NOT_FOUND)
+            return status;
+        linnet_token_row_pack(&row, &packed);
+        status = linnet_row_put(txn, &id, &packed, err);
+        if (status != LINNET_OK)
+            return status;
+    }
+    return LINNET_OK;
+}
+
+static bool is_tokens_file(const void *bytes, size_t n_bytes)
+{
+    return n_bytes >= LINNET_TOKENS_HEAD_BYTES &&
+           memcmp(bytes, LINNET_TOKENS_MAGIC, LINNET_TOKENS_HEAD_BYTES) == 0 &&
+           (n_bytes - LINNET_TOKENS_HEAD_BYTES) % LINNET_TOKEN_ENTRY_BYTES == 0;
+}
+
+static linnet_status import_tokens(linnet_coordinator *c, const uint8_t *bytes, size_t n_bytes, size_t *ret_n,
+                                   linnet_error *err)
+{
+    linnet_span tokens = {bytes + LINNET_TOKENS_HEAD_BYTES, n_bytes - LINNET_TOKENS_HEAD_BYTES};
+    if (c->authority)
+        return linnet_fail(err, LINNET_ERR_DENIED,
+                           "the authority's key is in this state directory: make invites with "
+                           "'linnet-coordinator invite'");
+    linnet_status status = linnet_store_update(c->store, put_tokens, &tokens, err);
+    if (status == LINNET_OK)
+        *ret_n = tokens.n_bytes / LINNET_TOKEN_ENTRY_BYTES;
     return status;
 }
 
@@ -263,10 +278,12 @@ linnet_status linnet_coordinator_import(linnet_coordinator *c, const void *bytes
                                         size_t *ret_n, linnet_error *err)
 {
     import_job job = {.coordinator = c, .bytes = bytes, .n_bytes = n_bytes};
+    if (is_tokens_file(bytes, n_bytes))
+        return import_tokens(c, bytes, n_bytes, ret_n, err);
     bool is_list = linnet_revocation_open(bytes, n_bytes, &c->authority_key, &job.list) == LINNET_OK;
     if (!is_list && (n_bytes == 0 || n_bytes % LINNET_SIGNED_CERTIFICATE_BYTES != 0))
         return linnet_fail(err, LINNET_ERR_CRYPTO,
-                           "neither certificates nor a revocation list of the task's authority");
+                           "neither certificates nor a revocation list nor invites of the task's authority");
     if (is_list && n_bytes > LINNET_REVOCATION_BYTES_MAX)
         return linnet_fail(err, LINNET_ERR_LIMIT,
                            "the revocation list is too long (%zu bytes): start a new task", n_bytes);

@@ -16,13 +16,18 @@ int64_t coordinator_now_ms(void);
 /** Open a state beside a process that may be serving it. */
 linnet_status coordinator_open_beside(const char *state, linnet_coordinator **ret_coordinator,
                                       linnet_error *err) LINNET_NODISCARD;
+/** "90s", "30m", "12h", "7d" into seconds. */
+bool coordinator_parse_duration(const char *text, uint64_t *ret_seconds);
 /** What most reports start with: parse --state and open it. -1 to go on, else the exit status. */
 int coordinator_report_begin(linnet_cli *cli, const linnet_command *self, int argc, char **argv,
                              linnet_coordinator **ret_coordinator);
 /** Hash, key or id as a short text for tables. */
 const char *coordinator_short_hex(const void *bytes, char text[17]);
-/** What a round's --json object says. */
-json_t *coordinator_round_json(const char *event, const linnet_round_report *round);
+/** What a round's --json object says; epsilon is what all rounds up to and with it have spent. */
+json_t *coordinator_round_json(linnet_coordinator *coordinator, const char *event,
+                               const linnet_round_report *round);
+/** Who holds the enrolment authority's key, and which promise is left. */
+const char *coordinator_authority_text(const linnet_coordinator_report *report);
 
 /** The sentence of the trial set-up, printed wherever a promise is made. */
 #define COORDINATOR_TRIAL_TEXT                                                                               \

@@ -27,6 +27,21 @@ int coordinator_report_begin(linnet_cli *cli, const linnet_command *self, int ar
 
 /* ---- status ---- */
 
+const char *coordinator_authority_text(const linnet_coordinator_report *r)
+{
+    if (r->operator_is_authority)
+        return linnet_profile_is_secure(r->profile) ? COORDINATOR_TRIAL_TEXT
+                   " What is left holds against an operator that is honest but curious, "
+                   "a stolen disk and outsiders."
+                                                    : COORDINATOR_TRIAL_TEXT;
+    return linnet_profile_is_secure(r->profile) ? "its key is not with this coordinator: the promise also "
+                                                  "holds against a malicious operator, for "
+                                                  "rosters with at most C members on its side"
+                                                : "its key is not with this coordinator; this profile "
+                                                  "promises nothing against its operator all "
+                                                  "the same";
+}
+
 static void say_status(const linnet_cli *cli, const linnet_coordinator_report *r)
 {
     char adapter[17];
@@ -37,13 +52,11 @@ static void say_status(const linnet_cli *cli, const linnet_coordinator_report *r
                    coordinator_short_hex(&r->adapter, adapter), (unsigned long long)r->round, r->round_state,
                    r->joined, r->accepted, r->goal, r->minimum);
     linnet_cli_say(cli,
-                   "devices         %llu, %llu revoked\nopen invites    %llu\npaused          %s\nprofile    "
-                   "     plain: the coordinator sees single deltas\n",
+                   "devices         %llu, %llu revoked\nopen invites    %llu\npaused          %s\n"
+                   "profile         %s\nauthority       %s\n",
                    (unsigned long long)r->n_devices, (unsigned long long)r->n_revoked,
-                   (unsigned long long)r->n_invites_open, r->is_paused ? "yes" : "no");
-    linnet_cli_say(cli, "authority       %s\n",
-                   r->operator_is_authority ? COORDINATOR_TRIAL_TEXT
-                                            : "its key is not with this coordinator");
+                   (unsigned long long)r->n_invites_open, r->is_paused ? "yes" : "no",
+                   linnet_profile_name(r->profile), coordinator_authority_text(r));
 }
 
 static void emit_status(const linnet_cli *cli, const linnet_coordinator_report *r)
@@ -53,15 +66,15 @@ static void emit_status(const linnet_cli *cli, const linnet_coordinator_report *
         linnet_json_hex(r->task, sizeof(r->task)), "version", (json_int_t)r->version, "round",
         (json_int_t)r->round, "round_state", r->round_state, "joined", (json_int_t)r->joined, "accepted",
         (json_int_t)r->accepted, "goal", (json_int_t)r->goal, "minimum", (json_int_t)r->minimum);
-    json_t *more = json_pack("{s:I, s:I, s:I, s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:s}", "devices",
-                             (json_int_t)r->n_devices, "revoked", (json_int_t)r->n_revoked, "invites_open",
-                             (json_int_t)r->n_invites_open, "paused", r->is_paused, "finished",
-                             r->is_finished, "operator_is_authority", r->operator_is_authority, "coordinator",
-                             linnet_json_hex(&r->coordinator, sizeof(r->coordinator)), "authority",
-                             linnet_json_hex(&r->authority, sizeof(r->authority)), "adapter_hash",
-                             linnet_json_hex(&r->adapter, sizeof(r->adapter)), "base_model",
-                             linnet_json_hex(&r->base_model, sizeof(r->base_model)), "plan",
-                             linnet_json_hex(&r->plan, sizeof(r->plan)), "profile", "plain");
+    json_t *more = json_pack(
+        "{s:I, s:I, s:I, s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:s}", "devices", (json_int_t)r->n_devices,
+        "revoked", (json_int_t)r->n_revoked, "invites_open", (json_int_t)r->n_invites_open, "paused",
+        r->is_paused, "finished", r->is_finished, "operator_is_authority", r->operator_is_authority,
+        "coordinator", linnet_json_hex(&r->coordinator, sizeof(r->coordinator)), "authority",
+        linnet_json_hex(&r->authority, sizeof(r->authority)), "adapter_hash",
+        linnet_json_hex(&r->adapter, sizeof(r->adapter)), "base_model",
+        linnet_json_hex(&r->base_model, sizeof(r->base_model)), "plan",
+        linnet_json_hex(&r->plan, sizeof(r->plan)), "profile", linnet_profile_name(r->profile));
     if (object && more)
         (void)json_object_update(object, more); /* on lack of memory the line is shorter */
     json_decref(more);
@@ -136,11 +149,11 @@ static int run_rounds(linnet_cli *cli, int argc, char **argv)
     if (done >= 0)
         return done;
     linnet_status status = linnet_coordinator_rounds(c, &rounds, &n, &err);
+    for (size_t i = 0; status == LINNET_OK && cli->json && i < n; i++)
+        linnet_cli_emit(cli, coordinator_round_json(c, "round", &rounds[i]));
     linnet_coordinator_close(c);
     if (status != LINNET_OK)
         return linnet_cli_fail(cli, &err);
-    for (size_t i = 0; i < n; i++)
-        linnet_cli_emit(cli, coordinator_round_json("round", &rounds[i]));
     print_rounds(cli, rounds, n);
     linnet_cli_emit(cli, json_pack("{s:s, s:I}", "event", "result", "rounds", (json_int_t)n));
     free(rounds);

@@ -5,6 +5,8 @@
  * unknown ends the process with status 1: it starts again from what it can read. */
 #include "commands.h"
 
+#include "linnet/audit.h"
+
 #include "linnet/transport.h"
 
 #include <poll.h>
@@ -46,16 +48,20 @@ static void on_request(void *context, const linnet_http_request *request, linnet
                "cannot wake the clock thread; it wakes by itself within a second");
 }
 
-json_t *coordinator_round_json(const char *event, const linnet_round_report *r)
+json_t *coordinator_round_json(linnet_coordinator *c, const char *event, const linnet_round_report *r)
 {
-    return json_pack("{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:o, s:n}", "event", event,
+    double epsilon = 0;
+    bool has_epsilon = linnet_coordinator_plan(c)->mechanism != LINNET_DP_NONE &&
+                       linnet_coordinator_epsilon_at(c, r->round, &epsilon, NULL) == LINNET_OK;
+    return json_pack("{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:o, s:o}", "event", event,
                      "round", (json_int_t)r->round, "state", r->state, "version", (json_int_t)r->version,
                      "invited", (json_int_t)r->invited, "joined", (json_int_t)r->joined, "accepted",
                      (json_int_t)r->accepted, "dropped", (json_int_t)r->dropped, "loss_before",
                      r->has_loss_before ? linnet_json_number(r->loss_before) : json_null(), "loss_after",
                      r->has_loss_after ? linnet_json_number(r->loss_after) : json_null(), "bytes_up",
                      (json_int_t)r->bytes_up, "bytes_down", (json_int_t)r->bytes_down, "adapter_hash",
-                     linnet_json_hex(&r->adapter, sizeof(r->adapter)), "epsilon");
+                     linnet_json_hex(&r->adapter, sizeof(r->adapter)), "epsilon",
+                     has_epsilon ? linnet_json_number(epsilon) : json_null());
 }
 
 /* Tell the rounds that ended since the last look. */
@@ -73,7 +79,7 @@ static void tell_rounds(service *s)
     for (size_t i = 0; i < n; i++)
         if (rounds[i].round > s->round_shown &&
             (strcmp(rounds[i].state, "closed") == 0 || strcmp(rounds[i].state, "void") == 0)) {
-            linnet_cli_emit(s->cli, coordinator_round_json("round", &rounds[i]));
+            linnet_cli_emit(s->cli, coordinator_round_json(s->coordinator, "round", &rounds[i]));
             s->round_shown = rounds[i].round;
         }
     free(rounds);

@@ -114,8 +114,7 @@ const linnet_command coordinator_command_init = {
 
 /* ---- invite ---- */
 
-/* "90s", "30m", "12h", "7d" into seconds. */
-static bool parse_duration(const char *text, uint64_t *ret_seconds)
+bool coordinator_parse_duration(const char *text, uint64_t *ret_seconds)
 {
     static const struct {
         char unit;
@@ -175,7 +174,7 @@ static int run_invite(linnet_cli *cli, int argc, char **argv)
         linnet_cli_parse(cli, &coordinator_command_invite, options, ARRAY_LEN(options), argc, argv, 0, 0);
     if (done >= 0)
         return done;
-    if (!parse_duration(expires, &seconds))
+    if (!coordinator_parse_duration(expires, &seconds))
         return linnet_cli_usage(cli, "--expires: '%s' is no time such as 90s, 30m, 12h or 7d", expires);
     linnet_error err = {0};
     linnet_coordinator *c = NULL;

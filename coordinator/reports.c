@@ -96,6 +96,7 @@ linnet_status linnet_coordinator_status(linnet_coordinator *c, linnet_coordinato
 {
     linnet_store_txn *txn = NULL;
     linnet_coordinator_report report = {.operator_is_authority = c->authority != NULL,
+                                        .profile = c->plan.profile,
                                         .goal = c->plan.goal,
                                         .minimum = c->plan.minimum,
                                         .coordinator = *linnet_identity_public_key(c->identity),

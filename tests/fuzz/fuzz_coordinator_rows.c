@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The rows of the coordinator's store: any bytes unpack to a row that packs to the same bytes, or are
  * refused. */
+#include "coordinator/privacy_ledger.h"
 #include "coordinator/rows.h"
 
 #include <stdlib.h>
@@ -31,6 +32,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
     TRY(linnet_device_row, linnet_device_row_unpack, linnet_device_row_pack);
     TRY(linnet_release_row, linnet_release_row_unpack, linnet_release_row_pack);
     TRY(linnet_contribution_row, linnet_contribution_row_unpack, linnet_contribution_row_pack);
+    TRY(linnet_ledger_row, linnet_ledger_row_unpack, linnet_ledger_row_pack);
     TRY(linnet_entry_row, linnet_entry_row_unpack, linnet_entry_row_pack);
     return 0;
 }

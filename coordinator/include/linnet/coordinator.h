@@ -96,6 +96,7 @@ typedef struct linnet_coordinator_report {
     char name[64];
     uint64_t version, round, n_devices, n_revoked, n_invites_open;
     bool is_paused, is_finished, operator_is_authority;
+    int profile; /* linnet_profile */
     const char *round_state;
     uint32_t joined, sharers, accepted, goal, minimum; /* of the step's rounds together */
     linnet_public_key coordinator, authority;
