@@ -17,6 +17,7 @@
 
 #define LABEL_BYTES 16
 #define FILE_CHUNK_BYTES (64 * 1024)
+#define STACK_WIPE_BYTES (32 * 1024) /* a chunk of keystream, and what a cipher needs below it */
 
 _Static_assert(sizeof(crypto_generichash_blake2b_state) <= sizeof(((linnet_hasher *)0)->opaque),
                "libsodium's state fits into the hasher");
@@ -142,4 +143,9 @@ void linnet_system_random(void *context, void *bytes, size_t n_bytes)
 void linnet_wipe(void *bytes, size_t n_bytes)
 {
     sodium_memzero(bytes, n_bytes);
+}
+
+void linnet_stack_wipe(void)
+{
+    sodium_stackzero(STACK_WIPE_BYTES);
 }

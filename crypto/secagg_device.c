@@ -133,6 +133,7 @@ linnet_status linnet_secagg_device_create(const linnet_secagg_params *params, co
     linnet_scalar_draw(linnet_system_random, NULL, &device->secrets->r_s);
     linnet_scalar_draw(linnet_system_random, NULL, &device->secrets->r_b);
     make_advert(device, certificate);
+    linnet_stack_wipe();
     device->phase = LINNET_SECAGG_ADVERTISED;
     *ret_device = device;
     return LINNET_OK;
@@ -357,6 +358,7 @@ linnet_status linnet_secagg_device_take_roster(linnet_secagg_device *device, con
         status = roster_check(device, trust, (const uint8_t *)m2 + ROSTER_HEAD_BYTES, &r, err);
     if (status == LINNET_OK)
         status = make_shares(device, &r, &message, err);
+    linnet_stack_wipe();
     if (status != LINNET_OK) {
         free(r.members);
         linnet_buffer_release(&message);
@@ -446,6 +448,13 @@ static linnet_status open_boxes(linnet_secagg_device *device, const uint8_t *box
     return device->complaints.failed ? linnet_fail(err, LINNET_ERR_NOMEM, "complaints") : LINNET_OK;
 }
 
+static void derive_self_key(const linnet_secagg_device *device, linnet_hash *ret_key)
+{
+    linnet_hash key = linnet_secagg_self_key(&device->secrets->r_b, &device->t2, &device->id);
+    *ret_key = key;
+    linnet_wipe(&key, sizeof(key));
+}
+
 linnet_status linnet_secagg_device_derive_masks(linnet_secagg_device *device, linnet_error *err)
 {
     const device_secrets *secrets = device->secrets;
@@ -457,7 +466,7 @@ linnet_status linnet_secagg_device_derive_masks(linnet_secagg_device *device, li
         if (!linnet_bitmap_has(device->u2, j))
             continue;
         if (j == device->index)
-            device->mask_keys[j] = linnet_secagg_self_key(&secrets->r_b, &device->t2, &device->id);
+            derive_self_key(device, &device->mask_keys[j]);
         else if (linnet_secagg_pair_key(secrets->sk_x, own, device->members[j].pk_x, &device->t2,
                                         &device->mask_keys[j]) != LINNET_OK)
             return linnet_fail(err, LINNET_ERR_CRYPTO, "the key of member %u is of small order", (unsigned)j);
@@ -498,6 +507,7 @@ linnet_status linnet_secagg_device_take_sharers(linnet_secagg_device *device, co
                               : linnet_fail(err, LINNET_ERR_NOMEM, "received shares");
     if (status == LINNET_OK)
         status = linnet_secagg_device_derive_masks(device, err);
+    linnet_stack_wipe();
     if (status != LINNET_OK) {
         sharers_undo(device);
         return refuse(device, status, LINNET_ABORT_BOXES);
@@ -528,6 +538,7 @@ linnet_status linnet_secagg_device_mask(const linnet_secagg_device *device, uint
             linnet_mask_subtract(&device->mask_keys[j], v->id, v->bits, first, n, sum);
     }
     linnet_pack(v->bits, sum, n, packed);
+    linnet_stack_wipe();
     return LINNET_OK;
 }
 
@@ -695,6 +706,7 @@ linnet_status linnet_secagg_device_take_certificate(linnet_secagg_device *device
         status = attestations_check(device, &s, (const uint8_t *)m8 + s.n_bytes, n_bytes - s.n_bytes, err);
     if (status == LINNET_OK && linnet_bitmap_has(s.bitmap, device->index))
         status = make_unmask(device, s.bitmap, &s.t3, err);
+    linnet_stack_wipe();
     if (status != LINNET_OK)
         return refuse(device, status, LINNET_ABORT_CERTIFICATE);
     fix_survivors(device, &s); /* adopted, where nothing was attested yet */

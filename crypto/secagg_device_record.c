@@ -225,6 +225,7 @@ linnet_status linnet_secagg_device_load(const linnet_secagg_params *params, cons
         status = linnet_fail(err, LINNET_ERR_MISMATCH, "round record: of another round or device");
     else
         status = load_phases(device, &reader, err);
+    linnet_stack_wipe();
     if (status != LINNET_OK) {
         linnet_secagg_device_destroy(device);
         return status;

@@ -62,7 +62,9 @@ static linnet_status exchange(linnet_label label, const uint8_t secret[32], cons
         sodium_memzero(shared, sizeof(shared));
         return LINNET_ERR_CRYPTO;
     }
-    *ret_key = linnet_hash_keyed(label, shared, sizeof(shared), message, n_bytes);
+    linnet_hash key = linnet_hash_keyed(label, shared, sizeof(shared), message, n_bytes);
+    *ret_key = key;
+    sodium_memzero(&key, sizeof(key));
     sodium_memzero(shared, sizeof(shared));
     return LINNET_OK;
 }

@@ -78,11 +78,10 @@ static bool secret_fits(const linnet_secagg_server *server, uint32_t owner, cons
     return memcmp(pk, m->pk_x, sizeof(pk)) == 0;
 }
 
-static linnet_scalar share_of(const linnet_secagg_server *server, uint32_t holder, uint32_t owner)
+static void read_share(const linnet_secagg_server *server, uint32_t holder, uint32_t owner,
+                       linnet_scalar *ret_share)
 {
-    linnet_scalar share;
-    memcpy(share.bytes, linnet_server_entry(server, holder, owner) + 1, sizeof(share.bytes));
-    return share;
+    memcpy(ret_share->bytes, linnet_server_entry(server, holder, owner) + 1, sizeof(ret_share->bytes));
 }
 
 /* (x_owner - x_i) / x_owner, which takes x_owner out of a set of points. */
@@ -117,7 +116,7 @@ static bool rebuild_common(opening *o, uint32_t owner, linnet_scalar *ret_secret
         o->c[n] = o->coefficients[k];
         if (is_in_set)
             leave_out(&o->c[n], owner + 1, holder + 1, &inverse);
-        o->shares[n++] = share_of(o->server, holder, owner);
+        read_share(o->server, holder, owner, &o->shares[n++]);
     }
     if (n < o->server->thresholds.shares)
         return false;
@@ -133,7 +132,7 @@ static bool rebuild_by(opening *o, uint32_t owner, const uint32_t *holders, linn
     uint32_t t = o->server->thresholds.shares;
     for (uint32_t k = 0; k < t; k++) {
         o->points[k] = holders[k] + 1;
-        o->shares[k] = share_of(o->server, holders[k], owner);
+        read_share(o->server, holders[k], owner, &o->shares[k]);
     }
     o->no_memory = o->no_memory || linnet_shamir_coefficients(o->points, t, o->c) != LINNET_OK;
     bool fits = !o->no_memory && linnet_shamir_combine(o->c, o->shares, t, ret_secret) == LINNET_OK &&
@@ -316,6 +315,7 @@ linnet_status linnet_secagg_server_open(linnet_secagg_server *server, uint32_t *
         if (is_owner(server, owner))
             status = add_owner(&o, owner, err);
     opening_release(&o);
+    linnet_stack_wipe();
     if (ret_n_wrong)
         *ret_n_wrong = count_wrong(server);
     if (status == LINNET_OK) {
@@ -341,5 +341,6 @@ linnet_status linnet_secagg_server_unmask(const linnet_secagg_server *server, ui
             linnet_mask_subtract(&server->keys[k], v->id, v->bits, first, n, sum);
         else
             linnet_mask_add(&server->keys[k], v->id, v->bits, first, n, sum);
+    linnet_stack_wipe();
     return LINNET_OK;
 }

@@ -413,27 +413,39 @@ linnet_status linnet_secagg_server_make_certificate(const linnet_secagg_server *
 
 /* ---- M9 ---- */
 
-/* Every kind is the one that the frozen bitmap asks for, every share a scalar, and zero where it is missing:
- * no share of the other kind comes in under that name. */
+/* The kind is the one that the frozen bitmap asks for, the share a scalar, and zero where it is missing: no
+ * share of the other kind comes in under that name. */
+static linnet_status entry_check(const linnet_secagg_server *server, uint32_t owner, const uint8_t *entry,
+                                 linnet_error *err)
+{
+    static const linnet_scalar nothing;
+    linnet_scalar share;
+    uint8_t due = linnet_bitmap_has(server->u3, owner) ? UNMASK_SELF : UNMASK_PAIR;
+    memcpy(share.bytes, entry + 1, sizeof(share.bytes));
+    bool is_scalar = linnet_scalar_is_canonical(&share),
+         is_nothing = memcmp(share.bytes, nothing.bytes, sizeof(share.bytes)) == 0;
+    linnet_wipe(&share, sizeof(share));
+    if (entry[0] != UNMASK_MISSING && entry[0] != due)
+        return linnet_fail(err, LINNET_ERR_DENIED, "unmasking: the wrong kind of share of member %u",
+                           (unsigned)owner);
+    if (!is_scalar)
+        return linnet_fail(err, LINNET_ERR_CRYPTO, "unmasking: the share of member %u is no scalar",
+                           (unsigned)owner);
+    if (entry[0] == UNMASK_MISSING && !is_nothing)
+        return linnet_fail(err, LINNET_ERR_FORMAT, "unmasking: a share of member %u that is missing",
+                           (unsigned)owner);
+    return LINNET_OK;
+}
+
 static linnet_status entries_check(const linnet_secagg_server *server, uint32_t holder,
                                    const uint8_t *entries, linnet_error *err)
 {
-    static const linnet_scalar nothing;
     for (uint32_t owner = 0; owner < server->n; owner++) {
-        linnet_scalar share;
         if (owner == holder || !linnet_bitmap_has(server->u2, owner))
             continue;
-        uint8_t due = linnet_bitmap_has(server->u3, owner) ? UNMASK_SELF : UNMASK_PAIR;
-        memcpy(share.bytes, entries + 1, sizeof(share.bytes));
-        if (entries[0] != UNMASK_MISSING && entries[0] != due)
-            return linnet_fail(err, LINNET_ERR_DENIED, "unmasking: the wrong kind of share of member %u",
-                               (unsigned)owner);
-        if (!linnet_scalar_is_canonical(&share))
-            return linnet_fail(err, LINNET_ERR_CRYPTO, "unmasking: the share of member %u is no scalar",
-                               (unsigned)owner);
-        if (entries[0] == UNMASK_MISSING && memcmp(share.bytes, nothing.bytes, sizeof(share.bytes)) != 0)
-            return linnet_fail(err, LINNET_ERR_FORMAT, "unmasking: a share of member %u that is missing",
-                               (unsigned)owner);
+        linnet_status status = entry_check(server, owner, entries, err);
+        if (status != LINNET_OK)
+            return status;
         entries += UNMASK_ENTRY_BYTES;
     }
     return LINNET_OK;
@@ -451,6 +463,7 @@ linnet_status linnet_secagg_server_unmasking(linnet_secagg_server *server, const
                            n_bytes);
     linnet_status status =
         open_message(server, &server->t3, LINNET_LABEL_UNMASK, bytes, n_bytes, "unmasking", &member, err);
+    linnet_stack_wipe(); /* the shares were hashed */
     if (status != LINNET_OK)
         return status;
     uint32_t index = (uint32_t)(member - server->members);

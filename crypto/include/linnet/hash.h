@@ -69,5 +69,8 @@ typedef void linnet_random_fn(void *context, void *bytes, size_t n_bytes);
 void linnet_system_random(void *context, void *bytes, size_t n_bytes);
 /** sodium_memzero: a wipe that the compiler keeps. */
 void linnet_wipe(void *bytes, size_t n_bytes);
+/** Zero the stack below the caller, where functions that have returned may have left secrets: libsodium's
+ * hashes and ciphers, and whatever the compiler spilled. The caller wipes its own variables itself. */
+void linnet_stack_wipe(void);
 
 #endif
