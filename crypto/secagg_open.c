@@ -202,9 +202,19 @@ static bool rebuild_among(opening *o, uint32_t owner, bool with_wrong, linnet_sc
     return false;
 }
 
+static uint32_t count_wrong(const linnet_secagg_server *server)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < server->n; i++)
+        n += server->members[i].is_wrong;
+    return n;
+}
+
+/* The second time only where it adds somebody. */
 static bool rebuild_anyhow(opening *o, uint32_t owner, linnet_scalar *ret_secret)
 {
-    return rebuild_among(o, owner, false, ret_secret) || rebuild_among(o, owner, true, ret_secret);
+    return rebuild_among(o, owner, false, ret_secret) ||
+           (count_wrong(o->server) > 0 && rebuild_among(o, owner, true, ret_secret));
 }
 
 /* ---- all secrets, and the masks that they stand for ---- */
@@ -290,14 +300,6 @@ static void opening_release(opening *o)
     free(o->c);
     free(o->shares);
     free(o->points);
-}
-
-static uint32_t count_wrong(const linnet_secagg_server *server)
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < server->n; i++)
-        n += server->members[i].is_wrong;
-    return n;
 }
 
 linnet_status linnet_secagg_server_open(linnet_secagg_server *server, uint32_t *ret_n_wrong,
