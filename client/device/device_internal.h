@@ -253,6 +253,18 @@ bool device_release_is_ready(const linnet_device *device);
 /* ---- device_train.c ---- */
 void device_training_release(linnet_device *device);
 
+/* ---- device_encode.c ---- */
+typedef struct encode_job {
+    const linnet_announcement *announcement;
+    const linnet_hash *chain;      /* A */
+    const linnet_privacy *privacy; /* of the round, as the plan says it */
+    uint32_t weight;
+} encode_job;
+/** The fresh delta as all vectors of the announcement, one behind another, appended to packed. RANGE, FORMAT or
+ * NOT_FOUND: this delta is of no use. */
+linnet_status device_encode(const linnet_device *device, const encode_job *job, linnet_buffer *packed,
+                            linnet_error *err) LINNET_NODISCARD;
+
 /* ---- device_round.c ---- */
 /** A Signed announcement for the fresh delta: check, encode, commit. What must not be joined is noted. */
 linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_bytes,

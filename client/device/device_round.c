@@ -8,9 +8,6 @@
 
 #include "device_internal.h"
 
-#include "linnet/dp_encode.h"
-
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -128,123 +125,6 @@ bool device_announces_again(const linnet_device *device, const uint8_t *bytes, s
            a.round > device->record.last_round &&
            memcmp(a.task, device->identity_record.task, sizeof(a.task)) == 0 &&
            linnet_hash_equal(&a.release, &device->record.release);
-}
-
-/* ---- encoding ---- */
-
-typedef struct encode_job {
-    const linnet_announcement *announcement;
-    const linnet_hash *chain; /* A */
-    const round_plan *planned;
-    uint32_t weight;
-} encode_job;
-
-static void seeded_random(void *context, void *bytes, size_t n_bytes)
-{
-    uint8_t *p = bytes;
-    for (size_t i = 0; i < n_bytes; i += 8) {
-        uint8_t word[8];
-        linnet_store_le64(word, linnet_rng_next(context));
-        memcpy(p + i, word, n_bytes - i < 8 ? n_bytes - i : 8);
-    }
-}
-
-/* Participants, weight, weighted held-out loss of the release, weight of the losses. Profiles with
- * differential privacy must send the first one only (SECURE-AGGREGATION 2.7). */
-static linnet_status encode_lanes(const linnet_device *device, const linnet_ring_spec *spec, uint32_t weight,
-                                  uint8_t *packed, linnet_error *err)
-{
-    const device_record *r = &device->record;
-    int64_t lanes[LINNET_LANES] = {[LINNET_LANE_PARTICIPANTS] = 1, [LINNET_LANE_WEIGHT] = weight};
-    if (r->has_release_loss && isfinite(r->release_loss)) {
-        double loss = fmin(fmax(r->release_loss, 0), LINNET_LANE_LOSS_MAX);
-        lanes[LINNET_LANE_LOSS] = (int64_t)weight * llround(LINNET_LANE_LOSS_SCALE * loss);
-        lanes[LINNET_LANE_LOSS_WEIGHT] = weight;
-    }
-    return linnet_ring_encode_integers(spec, lanes, packed, err);
-}
-
-/* The generator of rounding. */
-static linnet_random_fn *random_of(const linnet_device *device)
-{
-    return device->config.has_seed ? seeded_random : linnet_system_random;
-}
-
-/* The whole delta as one clipped and noised vector: NaN and all else about it stays in there. */
-static linnet_status encode_noised(const linnet_device *device, const encode_job *job,
-                                   const linnet_ring_spec *spec, const float *values, size_t n_values,
-                                   linnet_rng *rng, uint8_t *packed, linnet_error *err)
-{
-    const linnet_dp_spec dp = {.clip = job->planned->privacy.clip,
-                               .sigma2 = job->planned->privacy.sigma2,
-                               .rotates = job->planned->privacy.rotates};
-    bool is_seeded = device->config.has_seed && device->config.seeds_noise;
-    return linnet_dp_encode(spec, &dp, job->chain, values, n_values,
-                            is_seeded ? seeded_random : linnet_system_random, rng, packed, err);
-}
-
-/* One factor's vector from its floats, of which a noised one may be padded. */
-static linnet_status encode_factor(const linnet_device *device, const encode_job *job,
-                                   const linnet_ring_spec *spec, const uint8_t *floats, size_t n_values,
-                                   linnet_rng *rng, uint8_t *packed, linnet_error *err)
-{
-    float *values = calloc((size_t)spec->length + 1, sizeof(*values));
-    if (!values)
-        return linnet_fail(err, LINNET_ERR_NOMEM, "vector of %llu values", (unsigned long long)spec->length);
-    for (size_t i = 0; i < n_values; i++)
-        values[i] = linnet_load_f32(floats + i * sizeof(float));
-    linnet_status status =
-        job->planned->privacy.mechanism == LINNET_DP_DISTRIBUTED
-            ? encode_noised(device, job, spec, values, n_values, rng, packed, err)
-            : linnet_ring_encode(spec, values, job->weight, random_of(device), rng, packed, NULL, err);
-    linnet_wipe(values, (size_t)spec->length * sizeof(*values));
-    free(values);
-    return status;
-}
-
-/* How many floats of the delta a vector holds: as many as it is long, but that a noised one is padded. */
-static size_t floats_of(const encode_job *job, const linnet_ring_spec *spec, size_t n_bytes_left)
-{
-    size_t n_left = n_bytes_left / sizeof(float);
-    bool is_padded = job->planned->privacy.mechanism == LINNET_DP_DISTRIBUTED && n_left < spec->length;
-    return is_padded ? n_left : (size_t)spec->length;
-}
-
-static linnet_status load_delta(const linnet_device *device, linnet_buffer *ret_delta, linnet_error *err)
-{
-    linnet_kv *kv = device->config.kv;
-    return linnet_profile_is_secure(device->plan.profile) ? device_unseal(device, KV_DELTA, ret_delta, err)
-                                                          : kv->get(kv->context, KV_DELTA, ret_delta, err);
-}
-
-/* All vectors behind each other, appended to packed. */
-static linnet_status encode(const linnet_device *device, const encode_job *job, linnet_buffer *packed,
-                            linnet_error *err)
-{
-    const linnet_announcement *a = job->announcement;
-    linnet_buffer delta = {0};
-    linnet_rng rng;
-    size_t at = 0;
-    linnet_rng_init(&rng, device->record.train_seed, a->round);
-    linnet_status status = load_delta(device, &delta, err);
-    for (size_t i = 0; i < a->n_vectors && status == LINNET_OK; i++) {
-        const linnet_ring_spec *spec = &a->vectors[i];
-        size_t n = linnet_ring_bytes(spec), n_floats = floats_of(job, spec, delta.n_bytes - at);
-        if (!linnet_buffer_reserve(packed, n)) {
-            status = linnet_fail(err, LINNET_ERR_NOMEM, "vector of %zu bytes", n);
-        } else if (spec->vector_id == 1) {
-            status = encode_lanes(device, spec, job->weight, packed->bytes + packed->n_bytes, err);
-        } else if (delta.n_bytes - at < n_floats * sizeof(float)) {
-            status = linnet_fail(err, LINNET_ERR_FORMAT, "the stored delta is too short");
-        } else {
-            status = encode_factor(device, job, spec, delta.bytes + at, n_floats, &rng,
-                                   packed->bytes + packed->n_bytes, err);
-            at += n_floats * sizeof(float);
-        }
-        packed->n_bytes += status == LINNET_OK ? n : 0;
-    }
-    device_wipe(&delta);
-    return status;
 }
 
 /* ---- joining: one commit ---- */
@@ -370,8 +250,9 @@ linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_
         return status == LINNET_ERR_NOMEM ? linnet_fail(err, status, "%s", why.message) : LINNET_OK;
     }
     uint32_t weight = linnet_plan_weight(&device->plan, device->record.counted_tokens);
-    const encode_job job = {.announcement = &a, .chain = &chain, .planned = &planned, .weight = weight};
-    status = encode(device, &job, &packed, &why);
+    const encode_job job = {
+        .announcement = &a, .chain = &chain, .privacy = &planned.privacy, .weight = weight};
+    status = device_encode(device, &job, &packed, &why);
     if (status != LINNET_OK) {
         device_wipe(&packed);
         return discard_delta(device, status, &why, err);

@@ -64,14 +64,14 @@ static linnet_encoding encoding_of(const linnet_plan *plan)
     return (linnet_encoding){.context_tokens = plan->context_tokens, .end_token = plan->end_token};
 }
 
-/* The token set of an index list; an empty list gives NULL (a NULL list would mean everything). */
+/* The token set of an index list; an empty list is an empty set. */
 static linnet_status set_make(const linnet_device *device, const linnet_dataset *dataset,
                               const size_t *indices, size_t n, linnet_token_set **ret_set, linnet_error *err)
 {
+    static const size_t none[1];
     linnet_encoding encoding = encoding_of(&device->plan);
-    *ret_set = NULL;
-    if (n == 0)
-        return LINNET_OK;
+    if (n == 0) /* a NULL list would mean everything */
+        return linnet_token_set_create(dataset, none, 0, device->config.tokenizer, &encoding, ret_set, err);
     return linnet_token_set_create(dataset, indices, n, device->config.tokenizer, &encoding, ret_set, err);
 }
 
@@ -88,9 +88,11 @@ static linnet_status training_set(const linnet_device *device, linnet_token_set 
 static linnet_status held_out_set(const linnet_device *device, linnet_token_set **ret_set, linnet_error *err)
 {
     const linnet_dataset *own = device->config.held_out;
+    const linnet_encoding encoding = encoding_of(&device->plan);
     split s = {0};
     if (own)
-        return set_make(device, own, NULL, own->n_records, ret_set, err);
+        return linnet_token_set_create(own, NULL, own->n_records, device->config.tokenizer, &encoding,
+                                       ret_set, err);
     linnet_status status = split_make(device, &s, err);
     if (status == LINNET_OK)
         status = set_make(device, device->config.dataset, s.held, s.n_held, ret_set, err);
@@ -141,7 +143,21 @@ static linnet_training settings(const linnet_device *device)
     t.warmup_steps = plan->warmup_steps;
     t.shuffle = true;
     t.seed = device->record.train_seed;
+    if (plan->mechanism == LINNET_DP_RECORD_LOCAL) {
+        t.clip_norm = 0; /* each unit's gradient is clipped instead */
+        t.privacy = (linnet_record_training){.probability = plan->record_probability,
+                                             .clip_norm = plan->clip,
+                                             .noise_multiplier = plan->noise_multiplier,
+                                             .n_units = plan->record_units};
+    }
     return t;
+}
+
+/* With differential privacy a device joins whatever its texts, its training and its losses are: staying away
+ * would tell about them. */
+static bool joins_regardless(const linnet_device *device)
+{
+    return device->plan.mechanism != LINNET_DP_NONE;
 }
 
 /* Another seed for another attempt, committed before the first step. */
@@ -198,7 +214,9 @@ static linnet_status begin_training(linnet_device *device, linnet_arena *arena, 
     linnet_status status = training_set(device, &device->set, err);
     if (status != LINNET_OK)
         return status;
-    if (!device->set || device->set->n_items == 0) {
+    if (device->set->n_items == 0 && device->plan.mechanism != LINNET_DP_RECORD_LOCAL) {
+        if (joins_regardless(device))
+            return LINNET_ERR_RANGE; /* as a training that failed */
         device->cannot_train = true;
         device_note(device, "there is no record to train on");
         device_wait(device, (uint64_t)device->plan.poll_s * 1000);
@@ -286,12 +304,29 @@ static linnet_status seal_delta(const linnet_device *device, linnet_buffer *delt
     return LINNET_OK;
 }
 
-/* The delta is fresh from this commit on, and the checkpoint is gone with it. */
+/* The delta is fresh from this commit on, and the checkpoint is gone with it. bytes is used up. */
+static linnet_status put_delta(linnet_device *device, linnet_buffer *bytes, linnet_error *err)
+{
+    device_record next = device->record;
+    linnet_kv_item items[3] = {{KV_CHECKPOINT, NULL, 0}};
+    size_t n_items = 2;
+    linnet_status status = LINNET_OK;
+    if (linnet_profile_is_secure(device->plan.profile)) {
+        device_vault_arm(device, &next, &items[n_items++]);
+        status = seal_delta(device, bytes, err);
+    }
+    if (status == LINNET_OK) {
+        next.delta = DELTA_READY;
+        items[1] = (linnet_kv_item){KV_DELTA, bytes->bytes, bytes->n_bytes};
+        status = device_commit(device, &next, items, n_items, err);
+    }
+    return status;
+}
+
 static linnet_status commit_delta(linnet_device *device, linnet_error *err)
 {
     linnet_buffer bytes = {0};
     linnet_adapter *start = NULL;
-    device_record next = device->record;
     linnet_status status = linnet_adapter_check_finite(device->trained, err);
     if (status == LINNET_OK)
         status = load_start(device, &start, err);
@@ -299,14 +334,32 @@ static linnet_status commit_delta(linnet_device *device, linnet_error *err)
         status = append_delta(device->trained, start, LINNET_FACTOR_B, &bytes, err);
     if (status == LINNET_OK && (device->release.factors & LINNET_FACTOR_A))
         status = append_delta(device->trained, start, LINNET_FACTOR_A, &bytes, err);
-    if (status == LINNET_OK && linnet_profile_is_secure(device->plan.profile))
-        status = seal_delta(device, &bytes, err);
-    if (status == LINNET_OK) {
-        next.delta = DELTA_READY;
-        const linnet_kv_item items[] = {{KV_DELTA, bytes.bytes, bytes.n_bytes}, {KV_CHECKPOINT, NULL, 0}};
-        status = device_commit(device, &next, items, ARRAY_LEN(items), err);
-    }
+    if (status == LINNET_OK)
+        status = put_delta(device, &bytes, err);
     linnet_adapter_destroy(start);
+    device_wipe(&bytes);
+    return status;
+}
+
+/* A delta of zeros, which becomes noise like any other. */
+static linnet_status commit_zeros(linnet_device *device, linnet_error *err)
+{
+    const linnet_layout *layout = NULL;
+    linnet_buffer bytes = {0};
+    linnet_status status = device_layout(device, &layout, err);
+    size_t n_bytes =
+        status == LINNET_OK
+            ? linnet_factors_length(layout, (linnet_factors)device->release.factors) * sizeof(float)
+            : 0;
+    if (status == LINNET_OK && !linnet_buffer_reserve(&bytes, n_bytes))
+        status = linnet_fail(err, LINNET_ERR_NOMEM, "delta of %zu bytes", n_bytes);
+    if (status == LINNET_OK) {
+        memset(bytes.bytes, 0, n_bytes);
+        bytes.n_bytes = n_bytes;
+        device_note(device, "there was nothing of use to train on; the device joins with zeros");
+        device->wake_ms = device->now_ms;
+        status = put_delta(device, &bytes, err);
+    }
     device_wipe(&bytes);
     return status;
 }
@@ -315,6 +368,8 @@ static linnet_status commit_delta(linnet_device *device, linnet_error *err)
 static linnet_status give_up_training(linnet_device *device, const linnet_error *why, linnet_error *err)
 {
     device_record next = device->record;
+    if (joins_regardless(device))
+        return commit_zeros(device, err);
     next.delta = DELTA_NONE;
     device_note(device, "training failed: %.160s", why->message);
     device->must_check_in = true;

@@ -106,7 +106,8 @@ static inline void fake_make_release(fake *f, uint64_t version)
     assert_ok(linnet_adapter_pack(adapter, &f->adapters[version], &err), &err);
     *r = (linnet_release){.version = version,
                           .factors = (uint32_t)linnet_rule_factors((linnet_rule)f->plan.rule, version),
-                          .is_final = version + 1 == FAKE_VERSIONS};
+                          .is_final = version + 1 == FAKE_VERSIONS,
+                          .dp_unit = (uint32_t)linnet_plan_dp_unit(&f->plan)};
     memcpy(r->task, f->task, sizeof(r->task));
     if (version > 0)
         r->previous = f->versions[version - 1];

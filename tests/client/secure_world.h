@@ -12,10 +12,17 @@
 #include "linnet/round_vault.h"
 
 #define SECURE_PLAN                                                                                          \
-    "[task]\nrounds = 5\n[adapter]\nrank = 2\nalpha = 2\n[training]\nlocal_steps = 2\nbatch_records = "      \
+    "[task]\nrounds = 5\n[adapter]\nrank = 2\nalpha = 2\n[training]\nlocal_steps = 8\nbatch_records = "      \
     "2\ncontext_tokens = 16\nlearning_rate_b = 0.001\n[cohort]\ngoal = 5\nminimum = 4\nover_selection = "    \
     "1\n[secure]\nprofile = secure\nsurvivors = 4\nphase_deadline = 80\n[encoding]\nring_bits = "            \
     "32\n[evaluation]\ninstall_tolerance = 100\n"
+
+#define NOISED_PLAN                                                                                          \
+    "[task]\nrounds = 5\n[adapter]\nrank = 2\nalpha = 2\n[training]\nlocal_steps = 2\nbatch_records = "      \
+    "2\ncontext_tokens = 16\nlearning_rate_b = 0.001\n[cohort]\ngoal = 5\nminimum = 4\nover_selection = "    \
+    "1\n[secure]\nprofile = secure+dp\nsurvivors = 4\nphase_deadline = 80\n[privacy]\nmechanism = "          \
+    "distributed\nnoise_multiplier = 0.5\nclip = 0.1\n[encoding]\nring_bits = 32\nweight_unit_tokens = "     \
+    "0\n[aggregation]\nrule = ffa\n[evaluation]\ninstall_tolerance = 100\n"
 
 enum { SECURE_MEMBERS = 5, STORE_VALUES = 64, STORE_COPIES = 64 };
 
@@ -146,7 +153,8 @@ typedef struct agent {
     linnet_hash echoes[16];      /* of uploads that began, over all rounds */
     linnet_hash echo_chains[16]; /* and their T2 */
     size_t n_echoes;
-    int last_abort; /* linnet_abort_reason; -1: none */
+    int last_abort;        /* linnet_abort_reason; -1: none */
+    linnet_buffer traffic; /* what the network sees: path and size of every request, a line each */
 } agent;
 
 typedef struct puppet {
@@ -173,11 +181,13 @@ struct secure_world {
     /* how many agents must have come this far before the phase closes */
     size_t want_adverts, want_shares, want_uploads;
     bool has_certificate_of_all; /* the certificate waits for every agent's attestation */
+    bool hides_certificate;
     /* lies: what agent 0 gets instead of the message of this phase */
     uint32_t lie_phase; /* 0: none */
     linnet_buffer lie;
-    size_t n_lies;     /* times it was told */
-    uint32_t lie_code; /* answer code to every round message of agent 0; 0: none */
+    size_t n_lies;        /* times it was told */
+    uint32_t lie_code;    /* answer code to every round message of agent 0; 0: none */
+    bool knows_conflicts; /* other bytes than before are answered CONFLICT and do not fail the test */
     bool loses_answers;
     size_t n_exchanges;
 };
@@ -429,7 +439,7 @@ static inline linnet_status secure_due(secure_world *sw, agent *a, linnet_answer
             answer->phase = LINNET_PHASE_CLOSED;
             return LINNET_OK;
         }
-        bool may_certify = true;
+        bool may_certify = !sw->hides_certificate;
         for (size_t i = 0; sw->has_certificate_of_all && i < sw->n_agents; i++)
             may_certify =
                 may_certify && (!sw->agents[i].is_accepted || sw->agents[i].n_sent[LINNET_ROUND_ATTEST] > 0);
@@ -447,6 +457,14 @@ static inline linnet_status secure_due(secure_world *sw, agent *a, linnet_answer
         sw->n_lies++;
     }
     return LINNET_OK;
+}
+
+static inline bool secure_conflicts(const secure_world *sw, const agent *a, uint32_t kind,
+                                    const linnet_frame *frame)
+{
+    return sw->knows_conflicts && a->n_sent[kind] > 0 &&
+           (a->sent[kind].n_bytes != frame->n_raw ||
+            memcmp(a->sent[kind].bytes, frame->raw, frame->n_raw) != 0);
 }
 
 /* The same thing is always said in the same bytes. */
@@ -527,6 +545,10 @@ static inline void secure_round(secure_world *sw, agent *a, const linnet_frame *
     assert_ok(linnet_round_message_unpack(frame->header, frame->n_header, &message, &err), &err);
     if (!linnet_hash_equal(&message.announcement, &sw->w->f->chain)) {
         answer->code = LINNET_ANSWER_GONE; /* of a round before */
+        return;
+    }
+    if (message.kind >= ARRAY_LEN(a->sent) || secure_conflicts(sw, a, message.kind, frame)) {
+        answer->code = LINNET_ANSWER_CONFLICT;
         return;
     }
     secure_take(sw, a, message.kind, frame);
@@ -614,6 +636,7 @@ static inline void secure_sealed(agent *a, const linnet_http_request *request, l
     uint8_t receipt[LINNET_SIGNED_RECEIPT_BYTES];
     linnet_buffer header = {0}, body = {0}, raw = {0};
     assert_true(request->n_body <= LINNET_REQUEST_BYTES_MAX);
+    linnet_buffer_append_format(&a->traffic, "%s %zu\n", request->path, request->n_body);
     assert_ok(linnet_request_open(f->key_record, f->key_secret, request->method, request->path, request->body,
                                   request->n_body, &request_in, &err),
               &err);
@@ -739,6 +762,7 @@ static inline void secure_destroy(secure_world *sw)
             linnet_buffer_release(&a->sent[kind]);
         linnet_buffer_release(&a->header);
         linnet_buffer_release(&a->upload);
+        linnet_buffer_release(&a->traffic);
     }
     for (size_t i = 0; i < sw->n_puppets; i++) {
         linnet_secagg_device_destroy(sw->puppets[i].machine);
