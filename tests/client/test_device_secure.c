@@ -444,6 +444,27 @@ static void of_two_clones_only_one_has_the_delta(void **state)
     secure_destroy(sw);
 }
 
+/* The whole state directory, carried to another machine. */
+static void a_state_from_another_machine_is_refused(void **state)
+{
+    (void)state;
+    secure_world *sw = secure_create(SECURE_PLAN, 1);
+    agent *a = &sw->agents[0];
+    linnet_error err = {0};
+    linnet_hash elsewhere = linnet_hash_of(LINNET_LABEL_ROUND_KEY, "elsewhere", 9);
+    const linnet_kv_item item = {"machine", elsewhere.bytes, sizeof(elsewhere.bytes)};
+    linnet_buffer known = {0};
+    assert_int_equal(store_get(&a->store, "machine", &known, &err), LINNET_ERR_NOT_FOUND);
+    agent_until(a, "ready"); /* something is sealed: from here on it is bound */
+    assert_ok(store_get(&a->store, "machine", &known, &err), &err);
+    agent_kill(a);
+    store_apply(&a->store.now, &item);
+    assert_int_equal(linnet_device_create(&a->config, sw->w->now_ms, &a->device, &err), LINNET_ERR_DENIED);
+    assert_non_null(strstr(err.message, "another machine"));
+    linnet_buffer_release(&known);
+    secure_destroy(sw);
+}
+
 /* ---- announcements that are not joined ---- */
 
 typedef void alter_fn(secure_world *sw, linnet_announcement *a);
@@ -885,6 +906,7 @@ int main(void)
         cmocka_unit_test(an_old_copy_in_mid_round_is_a_drop_out),
         cmocka_unit_test(a_reboot_in_mid_round_drops_it_and_keeps_the_ledger),
         cmocka_unit_test(of_two_clones_only_one_has_the_delta),
+        cmocka_unit_test(a_state_from_another_machine_is_refused),
         cmocka_unit_test(an_announcement_that_is_not_the_plans_is_refused),
         cmocka_unit_test(a_round_number_is_joined_once),
         cmocka_unit_test(a_message_that_fails_a_check_ends_the_round_and_says_why),
