@@ -18,7 +18,8 @@ static const char *end_flaw(linnet_store_txn *txn, const linnet_log_entry *entry
     if (linnet_round_get(txn, entry->number, &row, NULL) != LINNET_OK)
         return "the round's row is missing";
     if ((entry->type == LINNET_LOG_VOID) != (row.state == LINNET_ROUND_VOID) ||
-        (entry->type == LINNET_LOG_CLOSED && row.state != LINNET_ROUND_CLOSED))
+        (entry->type == LINNET_LOG_CLOSED && row.state != LINNET_ROUND_CLOSED) ||
+        (entry->type == LINNET_LOG_REJECTED && row.state != LINNET_ROUND_REJECTED))
         return "the round's row says that it ended otherwise";
     return linnet_hash_equal(entry->type == LINNET_LOG_VOID ? &row.chain : &row.adapter, &entry->body)
                ? NULL

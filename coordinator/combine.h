@@ -2,31 +2,39 @@
 #ifndef LINNET_COMBINE_H
 #define LINNET_COMBINE_H
 
-/* From the opened sums of one step to its mean delta. */
+/* From what came in to one delta (SECURE-AGGREGATION 5): the sums of cohorts, or single contributions where
+ * the profile leaves them in the open, under the rule of the plan. */
 
-#include "linnet/adapter.h"
-#include "linnet/plan.h"
+#include "state.h"
 
-/** The sum of one cohort, masks off. In profile plain there is one, of all contributions. */
-typedef struct linnet_cohort_sum {
-    uint64_t round;
-    linnet_hash announcement; /* A: the key of a rotation */
-    uint32_t survivors;       /* contributions in it */
-    uint64_t weight_sum;
-    const uint32_t *sums; /* borrowed: all vectors one after the other, modulo 2^bits */
-} linnet_cohort_sum;
+typedef struct linnet_combined {
+    linnet_ring_spec specs[LINNET_VECTORS_MAX];
+    size_t n_specs;
+    float *vectors[LINNET_VECTORS_MAX]; /* owned: the delta of the factor of spec i in layout order; NULL for
+                                           lanes */
+    size_t lengths[LINNET_VECTORS_MAX]; /* of these; padding is gone */
+    double norm;                        /* of the delta over all factors, before any clip of the step */
+    linnet_influence *parts;            /* owned: what was combined, and how far each went */
+    size_t n_parts;
+    uint64_t lanes[LINNET_LANES]; /* totals */
+    uint64_t n_contributions;
+} linnet_combined;
+void linnet_combined_release(linnet_combined *combined);
 
-/** Mean deltas in layout order, linnet_factors_length values each; NULL where the factor rests. */
-typedef struct linnet_mean {
-    float *b, *a; /* owned */
-} linnet_mean;
-void linnet_mean_release(linnet_mean *mean);
-
-/** Combine the sums of a step from `version`, n_cohorts >= 1. ARG for a weight sum of zero, RANGE where the
- * plan's privacy cannot be computed, NOMEM. */
-linnet_status linnet_combine_sums(const linnet_plan *plan, const linnet_layout *layout, uint64_t version,
-                                  const linnet_ring_spec *specs, size_t n_specs,
-                                  const linnet_cohort_sum *cohorts, size_t n_cohorts, linnet_mean *ret_mean,
+/** The sums of cohorts that made a step from `version`. A sum that no set of honest devices can have made
+ * (values beyond every bound) is left out and logged. RANGE: none, or too few for the rule, are
+ * left. */
+linnet_status linnet_combine_sums(linnet_coordinator *coordinator, uint64_t version,
+                                  const linnet_fold *cohorts, size_t n_cohorts, linnet_combined *ret_combined,
                                   linnet_error *err) LINNET_NODISCARD;
+/** The contributions in the spool of a frozen round, read slice by slice. RANGE: too few for the rule. */
+linnet_status linnet_combine_contributions(linnet_coordinator *coordinator, const linnet_round_row *round,
+                                           linnet_combined *ret_combined, linnet_error *err) LINNET_NODISCARD;
+
+/** A frozen round of profile central-dp: every contribution scaled down to the planned bound in whole
+ * numbers, summed, and noised once. The noised sum is durable before this returns, and from then on it is the
+ * round's only one: a restart reads it again. */
+linnet_status linnet_central_fold(linnet_coordinator *coordinator, const linnet_round_row *round,
+                                  linnet_fold *ret_fold, linnet_error *err) LINNET_NODISCARD;
 
 #endif

@@ -12,17 +12,16 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-typedef struct fold_job {
-    linnet_coordinator *coordinator;
+typedef struct contributors {
     uint64_t round;
     linnet_device_id *devices; /* owned */
     size_t n_devices, capacity;
-} fold_job;
+} contributors;
 
 static linnet_status add_device(void *context, const uint8_t *fields, size_t n_fields, const uint8_t *bytes,
                                 size_t n_bytes, linnet_error *err)
 {
-    fold_job *job = context;
+    contributors *job = context;
     (void)bytes;
     (void)n_bytes;
     if (n_fields != LINNET_DEVICE_ID_BYTES || job->n_devices == job->capacity)
@@ -33,24 +32,28 @@ static linnet_status add_device(void *context, const uint8_t *fields, size_t n_f
     return LINNET_OK;
 }
 
-/* Who contributed, in the order of their ids. */
-static linnet_status devices_list(fold_job *job, size_t n_accepted, linnet_error *err)
+linnet_status linnet_contributors_list(linnet_coordinator *c, const linnet_round_row *round,
+                                       linnet_device_id **ret_devices, linnet_error *err)
 {
     linnet_store_txn *txn = NULL;
-    linnet_record_id prefix = linnet_record_number('b', job->round);
-    job->devices = malloc((n_accepted + 1) * sizeof(*job->devices));
-    job->capacity = n_accepted;
-    if (!job->devices)
-        return linnet_fail(err, LINNET_ERR_NOMEM, "contributions of a round");
-    linnet_status status = linnet_store_read_begin(job->coordinator->store, &txn, err);
+    contributors list = {.round = round->number, .capacity = round->accepted};
+    linnet_record_id prefix = linnet_record_number('b', round->number);
+    linnet_status status = linnet_store_read_begin(c->store, &txn, err);
     if (status != LINNET_OK)
         return status;
-    status = linnet_store_each(txn, &prefix, add_device, job, err);
+    list.devices = malloc(((size_t)round->accepted + 1) * sizeof(*list.devices));
+    status = list.devices ? linnet_store_each(txn, &prefix, add_device, &list, err)
+                          : linnet_fail(err, LINNET_ERR_NOMEM, "contributions of a round");
     linnet_store_read_end(txn);
-    if (status == LINNET_OK && job->n_devices != n_accepted)
+    if (status == LINNET_OK && list.n_devices != list.capacity)
         status = linnet_fail(err, LINNET_ERR_FORMAT, "store: round %llu counts %zu contributions and has %zu",
-                             (unsigned long long)job->round, n_accepted, job->n_devices);
-    return status;
+                             (unsigned long long)round->number, list.capacity, list.n_devices);
+    if (status != LINNET_OK) {
+        free(list.devices);
+        return status;
+    }
+    *ret_devices = list.devices;
+    return LINNET_OK;
 }
 
 /* The totals of the lane vector. They are sums of non-negative numbers below 2^32 by the plan's check. Where
@@ -68,7 +71,7 @@ static void lanes_read(linnet_fold *fold)
     }
 }
 
-static linnet_status fold_begin(linnet_coordinator *c, const linnet_round_row *round, linnet_fold *fold,
+linnet_status linnet_fold_begin(linnet_coordinator *c, const linnet_round_row *round, linnet_fold *fold,
                                 linnet_error *err)
 {
     fold->round = round->number;
@@ -86,21 +89,32 @@ linnet_status linnet_fold_spool(linnet_coordinator *c, const linnet_round_row *r
                                 linnet_error *err)
 {
     linnet_fold fold = {0};
-    fold_job job = {.coordinator = c, .round = round->number};
-    linnet_status status = fold_begin(c, round, &fold, err);
+    linnet_device_id *devices = NULL;
+    linnet_status status = linnet_fold_begin(c, round, &fold, err);
     if (status == LINNET_OK)
-        status = devices_list(&job, round->accepted, err);
-    for (size_t i = 0; status == LINNET_OK && i < job.n_devices; i++) {
-        linnet_spool_id id = {.round = round->number, .device = job.devices[i]};
+        status = linnet_contributors_list(c, round, &devices, err);
+    for (size_t i = 0; status == LINNET_OK && i < round->accepted; i++) {
+        linnet_spool_id id = {.round = round->number, .device = devices[i]};
         status = linnet_spool_fold(c, &id, fold.specs, fold.n_specs, fold.sums, err);
     }
-    free(job.devices);
-    fold.n_contributions = job.n_devices;
+    free(devices);
+    fold.n_contributions = round->accepted;
     if (status != LINNET_OK) {
         linnet_fold_release(&fold);
         return status;
     }
     *ret_fold = fold;
+    return LINNET_OK;
+}
+
+linnet_status linnet_fold_read_lanes(linnet_fold *fold, linnet_error *err)
+{
+    lanes_read(fold);
+    if (fold->lanes[LINNET_LANE_PARTICIPANTS] != fold->n_contributions)
+        return linnet_fail(
+            err, LINNET_ERR_INTERNAL, "round %llu: the lanes count %llu participants, the store %llu",
+            (unsigned long long)fold->round, (unsigned long long)fold->lanes[LINNET_LANE_PARTICIPANTS],
+            (unsigned long long)fold->n_contributions);
     return LINNET_OK;
 }
 
@@ -111,12 +125,8 @@ linnet_status linnet_fold_round(linnet_coordinator *c, const linnet_round_row *r
     linnet_status status = linnet_fold_spool(c, round, &fold, err);
     if (status != LINNET_OK)
         return status;
-    lanes_read(&fold);
-    if (fold.lanes[LINNET_LANE_PARTICIPANTS] != fold.n_contributions) {
-        status = linnet_fail(
-            err, LINNET_ERR_INTERNAL, "round %llu: the lanes count %llu participants, the store %llu",
-            (unsigned long long)round->number, (unsigned long long)fold.lanes[LINNET_LANE_PARTICIPANTS],
-            (unsigned long long)fold.n_contributions);
+    status = linnet_fold_read_lanes(&fold, err);
+    if (status != LINNET_OK) {
         linnet_fold_release(&fold);
         return status;
     }
@@ -194,7 +204,7 @@ linnet_status linnet_sum_read(linnet_coordinator *c, const linnet_round_row *rou
     char path[4096];
     linnet_fold fold = {0};
     linnet_buffer bytes = {0};
-    linnet_status status = fold_begin(c, round, &fold, err);
+    linnet_status status = linnet_fold_begin(c, round, &fold, err);
     if (status == LINNET_OK)
         status = sum_path(c, round->number, path, err);
     if (status == LINNET_OK)

@@ -4,10 +4,12 @@
  * the round's end, the next round and its announcement, the optimiser's state. A crash before that
  * transaction leaves a frozen round, which is published again to the same bytes; one after it leaves a spool
  * that the next start sweeps. */
+#include "combine.h"
+#include "gate.h"
+#include "outcome.h"
 #include "privacy_ledger.h"
 #include "state.h"
 
-#include "combine.h"
 #include "linnet/file.h"
 
 #include <errno.h>
@@ -128,39 +130,21 @@ static linnet_status momentum_write(const linnet_coordinator *c, const linnet_se
 
 /* ---- the step ---- */
 
-static void step_factor(const linnet_coordinator *c, linnet_factors factor, const float *mean,
-                        linnet_server_state *state, linnet_adapter *adapter)
+/* adapter and state move by the combined delta, clipped as one. */
+static linnet_status step(const linnet_coordinator *c, linnet_combined *combined, linnet_server_state *state,
+                          linnet_adapter *adapter, linnet_error *err)
 {
-    if (mean)
-        linnet_server_step((linnet_server_optimizer)c->plan.server_optimizer, c->plan.server_rate,
-                           c->plan.server_momentum, state, adapter, factor, mean);
-}
-
-/* adapter and state move by the mean of a step's sums. */
-static linnet_status step(const linnet_coordinator *c, uint64_t version, const linnet_fold *folds,
-                          size_t n_folds, linnet_server_state *state, linnet_adapter *adapter,
-                          linnet_error *err)
-{
-    linnet_mean mean = {0};
-    linnet_cohort_sum *cohorts = calloc(n_folds, sizeof(*cohorts));
-    if (!cohorts)
-        return linnet_fail(err, LINNET_ERR_NOMEM, "sums of %zu cohorts", n_folds);
-    for (size_t i = 0; i < n_folds; i++)
-        cohorts[i] = (linnet_cohort_sum){.round = folds[i].round,
-                                         .announcement = folds[i].announcement,
-                                         .survivors = (uint32_t)folds[i].n_contributions,
-                                         .weight_sum = folds[i].lanes[LINNET_LANE_WEIGHT],
-                                         .sums = folds[i].sums};
-    linnet_status status = linnet_combine_sums(&c->plan, c->layout, version, folds[0].specs, folds[0].n_specs,
-                                               cohorts, n_folds, &mean, err);
-    if (status == LINNET_OK) {
-        step_factor(c, LINNET_FACTOR_B, mean.b, state, adapter);
-        step_factor(c, LINNET_FACTOR_A, mean.a, state, adapter);
-        status = linnet_adapter_check_finite(adapter, err);
-    }
-    linnet_mean_release(&mean);
-    free(cohorts);
-    return status;
+    linnet_status status = LINNET_OK;
+    if (c->plan.step_clip > 0)
+        status = linnet_step_clip(combined->vectors, combined->lengths, combined->n_specs, c->plan.step_clip,
+                                  NULL, err);
+    for (size_t i = 0; i < combined->n_specs && status == LINNET_OK; i++)
+        if (combined->vectors[i])
+            linnet_server_step((linnet_server_optimizer)c->plan.server_optimizer, c->plan.server_rate,
+                               c->plan.server_momentum, state, adapter,
+                               combined->specs[i].vector_id == 0 ? LINNET_FACTOR_B : LINNET_FACTOR_A,
+                               combined->vectors[i]);
+    return status == LINNET_OK ? linnet_adapter_check_finite(adapter, err) : status;
 }
 
 /* ---- the release ---- */
@@ -178,8 +162,7 @@ linnet_status linnet_publish_release(linnet_coordinator *c, linnet_store_txn *tx
                               .layout = linnet_layout_hash(c->layout),
                               .plan = c->plan_hash,
                               .factors = (uint32_t)linnet_rule_factors((linnet_rule)c->plan.rule, version),
-                              .is_final = c->plan.rounds != 0 && version >= c->plan.rounds,
-                              .dp_unit = (uint32_t)linnet_plan_dp_unit(&c->plan)};
+                              .is_final = c->plan.rounds != 0 && version >= c->plan.rounds};
     memcpy(release.task, c->task, sizeof(release.task));
     release.dp_unit = linnet_plan_dp_unit(&c->plan);
     linnet_plan_rates(&c->plan, version, &release.learning_rate_b, &release.learning_rate_a);
@@ -215,33 +198,34 @@ done:
 
 /* ---- the round's end ---- */
 
-/* The rounds whose sums make one step: one, or the opened ones of several cohorts. */
+/* The rounds that make one step: one, or the opened ones of several cohorts. */
 typedef struct publish_job {
     linnet_coordinator *coordinator;
     const linnet_round_row *rounds;
     size_t n_rounds;
     int64_t now_ms;
-    linnet_hash adapter, server_state;
+    linnet_combined combined; /* owned: what they came to */
+    linnet_verdict verdict;
+    linnet_hash adapter, server_state; /* of the next release: where the gate rejects, the present ones */
     bool has_loss;
     double loss;
+    bool is_stale; /* out: somebody else ended the rounds meanwhile */
 } publish_job;
 
-/* The held-out loss a step starts from is the one the closed rounds of the step before it led to. */
+/* The held-out loss a step starts from is the one that the rounds of the step before it led to. (After a
+ * rollback nothing did.) */
 static linnet_status fill_loss_after(linnet_store_txn *txn, const publish_job *job, linnet_error *err)
 {
     linnet_round_row row;
-    bool has_version = false;
-    uint64_t version = 0;
+    uint64_t version = job->rounds[0].version;
     for (uint64_t number = job->rounds[0].number - 1; number > 0 && job->has_loss; number--) {
         linnet_status status = linnet_round_get(txn, number, &row, err);
         if (status != LINNET_OK)
             return status;
-        if (row.state != LINNET_ROUND_CLOSED || row.version == job->rounds[0].version)
-            continue;
-        if (has_version && row.version != version)
+        if (row.version + 1 < version)
             break;
-        has_version = true;
-        version = row.version;
+        if (!linnet_round_has_release(&row) || row.version + 1 != version)
+            continue;
         row.has_loss_after = true;
         row.loss_after = job->loss;
         status = linnet_round_put(txn, &row, err);
@@ -251,35 +235,59 @@ static linnet_status fill_loss_after(linnet_store_txn *txn, const publish_job *j
     return LINNET_OK;
 }
 
+/* A rollback beside this process voids what is under way. */
+static linnet_status look_stale(linnet_store_txn *txn, publish_job *job, linnet_error *err)
+{
+    job->is_stale = false;
+    for (size_t i = 0; i < job->n_rounds; i++) {
+        linnet_round_row row;
+        linnet_status status = linnet_round_get(txn, job->rounds[i].number, &row, err);
+        if (status != LINNET_OK)
+            return status;
+        job->is_stale = job->is_stale || !linnet_round_is_live(&row);
+    }
+    return LINNET_OK;
+}
+
 static linnet_status close_round(linnet_store_txn *txn, const publish_job *job, uint64_t round,
                                  linnet_error *err)
 {
     linnet_round_row row;
+    bool is_rejected = job->verdict.is_rejected;
+    const linnet_outcome_row outcome = {.norm = job->combined.norm,
+                                        .has_gate = job->verdict.is_asked,
+                                        .gate_loss_before = job->verdict.loss_before,
+                                        .gate_loss_after = job->verdict.loss_after,
+                                        .parts = job->combined.parts,
+                                        .n_parts = job->combined.n_parts};
     linnet_status status = linnet_round_get(txn, round, &row, err);
     if (status != LINNET_OK)
         return status;
-    if (row.state != LINNET_ROUND_FROZEN && row.state != LINNET_ROUND_OPENED)
-        return linnet_fail(err, LINNET_ERR_INTERNAL, "round %llu is published already",
-                           (unsigned long long)round);
-    row.state = LINNET_ROUND_CLOSED;
+    row.state = is_rejected ? LINNET_ROUND_REJECTED : LINNET_ROUND_CLOSED;
     row.closed_ms = job->now_ms;
     row.adapter = job->adapter;
     row.has_loss_before = job->has_loss;
     row.loss_before = job->loss;
     status = linnet_round_put(txn, &row, err);
     if (status == LINNET_OK)
+        status = linnet_outcome_put(txn, round, &outcome, err);
+    if (status == LINNET_OK)
         status = linnet_privacy_ledger_add(job->coordinator, txn, &row, err);
-    return status == LINNET_OK ? linnet_transcript_append(txn, LINNET_ENTRY_CLOSED, round, &job->adapter, err)
-                               : status;
+    return status == LINNET_OK
+               ? linnet_transcript_append(txn, is_rejected ? LINNET_ENTRY_REJECTED : LINNET_ENTRY_CLOSED,
+                                          round, &job->adapter, err)
+               : status;
 }
 
 static linnet_status publish(linnet_store_txn *txn, void *context, linnet_error *err)
 {
-    const publish_job *job = context;
+    publish_job *job = context;
     linnet_coordinator *c = job->coordinator;
     const linnet_round_row *first = &job->rounds[0];
     linnet_hash release;
-    linnet_status status = LINNET_OK;
+    linnet_status status = look_stale(txn, job, err);
+    if (status != LINNET_OK || job->is_stale)
+        return status;
     for (size_t i = 0; i < job->n_rounds && status == LINNET_OK; i++)
         status = close_round(txn, job, job->rounds[i].number, err);
     if (status == LINNET_OK)
@@ -292,17 +300,18 @@ static linnet_status publish(linnet_store_txn *txn, void *context, linnet_error 
     return status;
 }
 
+/* Every cohort of the step begins anew. */
 static linnet_status give_up(linnet_store_txn *txn, void *context, linnet_error *err)
 {
-    const publish_job *job = context;
-    linnet_status status = LINNET_OK;
-    for (size_t i = 0; i < job->n_rounds && status == LINNET_OK; i++) {
-        linnet_round_row row;
-        status = linnet_round_get(txn, job->rounds[i].number, &row, err);
-        if (status == LINNET_OK)
-            status = linnet_rounds_void(job->coordinator, txn, &row, job->now_ms, err);
-    }
-    return status;
+    publish_job *job = context;
+    const linnet_round_row *first = &job->rounds[0];
+    linnet_status status = look_stale(txn, job, err);
+    if (status != LINNET_OK || job->is_stale)
+        return status;
+    status = linnet_rounds_end_all(job->coordinator, txn, job->now_ms, err);
+    return status == LINNET_OK
+               ? linnet_rounds_open(job->coordinator, txn, first->version, &first->release, job->now_ms, err)
+               : status;
 }
 
 /* What the release that a round started from says of adapter and optimiser state. */
@@ -323,44 +332,54 @@ static linnet_status start_load(linnet_coordinator *c, uint64_t version, linnet_
     return status;
 }
 
-/* Step, files. RANGE: the result is not finite. */
-static linnet_status result_make(linnet_coordinator *c, const linnet_fold *folds, publish_job *job,
-                                 linnet_error *err)
+/* The step from `present` to a candidate, through the gate, into files. */
+static linnet_status candidate_make(linnet_coordinator *c, const linnet_adapter *present,
+                                    linnet_server_state *state, publish_job *job, linnet_error *err)
+{
+    linnet_adapter *candidate = NULL;
+    linnet_status status = linnet_adapter_copy(present, &candidate, err);
+    if (status == LINNET_OK)
+        status = step(c, &job->combined, state, candidate, err);
+    if (status == LINNET_OK)
+        status = linnet_gate_judge(c, present, candidate, &job->verdict, err);
+    if (status == LINNET_OK && !job->verdict.is_rejected) {
+        status = adapter_write(c, candidate, &job->adapter, err);
+        job->server_state = (linnet_hash){{0}};
+        if (status == LINNET_OK)
+            status = momentum_write(c, state, &job->server_state, err);
+    }
+    linnet_adapter_destroy(candidate);
+    return status;
+}
+
+/* What the step leads to. RANGE: nothing that can be released. */
+static linnet_status result_make(linnet_coordinator *c, publish_job *job, linnet_error *err)
 {
     linnet_server_state state = {0};
-    linnet_adapter *adapter = NULL;
-    linnet_hash start, start_state;
-    uint64_t version = job->rounds[0].version;
-    linnet_status status = start_load(c, version, &start, &start_state, err);
+    linnet_adapter *present = NULL;
+    linnet_status status = start_load(c, job->rounds[0].version, &job->adapter, &job->server_state, err);
     if (status == LINNET_OK)
-        status = linnet_object_load_adapter(c, &start, &adapter, err);
+        status = linnet_object_load_adapter(c, &job->adapter, &present, err);
     if (status == LINNET_OK)
         status = linnet_server_state_init(&state, (linnet_server_optimizer)c->plan.server_optimizer,
                                           c->layout->n_parameters, err);
-    if (status == LINNET_OK && state.momentum && !hash_is_zero(&start_state))
-        status = momentum_read(c, &start_state, &state, err);
+    if (status == LINNET_OK && state.momentum && !hash_is_zero(&job->server_state))
+        status = momentum_read(c, &job->server_state, &state, err);
     if (status == LINNET_OK)
-        status = step(c, version, folds, job->n_rounds, &state, adapter, err);
-    if (status == LINNET_OK)
-        status = adapter_write(c, adapter, &job->adapter, err);
-    if (status == LINNET_OK)
-        status = momentum_write(c, &state, &job->server_state, err);
+        status = candidate_make(c, present, &state, job, err);
     linnet_server_state_release(&state);
-    linnet_adapter_destroy(adapter);
+    linnet_adapter_destroy(present);
     return status;
 }
 
 /* The mean held-out loss that the participants reported. */
-static void loss_of(const linnet_fold *folds, size_t n_folds, publish_job *job)
+static void loss_of(publish_job *job)
 {
-    uint64_t loss = 0, weight = 0;
-    for (size_t i = 0; i < n_folds; i++) {
-        loss += folds[i].lanes[LINNET_LANE_LOSS];
-        weight += folds[i].lanes[LINNET_LANE_LOSS_WEIGHT];
-    }
-    job->has_loss = weight > 0;
+    const uint64_t *lanes = job->combined.lanes;
+    job->has_loss = lanes[LINNET_LANE_LOSS_WEIGHT] > 0;
     if (job->has_loss)
-        job->loss = (double)loss / LINNET_LANE_LOSS_SCALE / (double)weight;
+        job->loss =
+            (double)lanes[LINNET_LANE_LOSS] / LINNET_LANE_LOSS_SCALE / (double)lanes[LINNET_LANE_LOSS_WEIGHT];
 }
 
 /* The state file that only the closed round's start named is of no use any more. */
@@ -373,51 +392,96 @@ static void old_state_drop(const linnet_coordinator *c, const linnet_hash *old, 
         (void)unlink(path);
 }
 
-/* From sums to a release, in one transaction that closes the rounds, or voids them. */
-static linnet_status publish_job_run(publish_job *job, const linnet_fold *folds, linnet_error *err)
+/* Cohorts side by side; what a single device did is in no log. */
+static void tell_influence(const publish_job *job)
+{
+    const linnet_combined *combined = &job->combined;
+    for (size_t k = 0; combined->n_parts > 1 && k < combined->n_parts; k++) {
+        const linnet_influence *part = &combined->parts[k];
+        if (!part->is_device)
+            linnet_coordinator_say(job->coordinator, 6,
+                                   "round %llu: its mean has norm %.4g and cosine %.3f with the step",
+                                   (unsigned long long)part->round, part->norm, part->cosine);
+    }
+}
+
+static void tell_end(const publish_job *job)
 {
     linnet_coordinator *c = job->coordinator;
-    unsigned long long number = job->rounds[job->n_rounds - 1].number;
+    unsigned long long number = job->rounds[job->n_rounds - 1].number, version = job->rounds[0].version;
+    tell_influence(job);
+    if (job->verdict.is_rejected)
+        linnet_coordinator_say(c, 4,
+                               "round %llu rejected: the gate says loss %.4f, at most %g times %.4f passes; "
+                               "version %llu keeps the adapter of version %llu",
+                               number, job->verdict.loss_after, c->plan.gate_tolerance,
+                               job->verdict.loss_before, version + 1, version);
+    else
+        linnet_coordinator_say(c, 6, "round %llu closed: %llu contributions, version %llu", number,
+                               (unsigned long long)job->combined.n_contributions, version + 1);
+}
+
+static linnet_status void_all(publish_job *job, linnet_error *err)
+{
+    linnet_coordinator_say(job->coordinator, 3, "round %llu void: %s",
+                           (unsigned long long)job->rounds[job->n_rounds - 1].number,
+                           err ? err->message : "its result cannot be released");
+    return linnet_store_update(job->coordinator->store, give_up, job, err);
+}
+
+/* From what was combined to a release, in one transaction that closes the rounds, or voids them. */
+static linnet_status publish_job_run(publish_job *job, linnet_status combined, linnet_error *err)
+{
+    linnet_coordinator *c = job->coordinator;
     linnet_hash start, start_state = {{0}};
-    loss_of(folds, job->n_rounds, job);
-    linnet_status status = result_make(c, folds, job, err);
-    if (status == LINNET_ERR_RANGE) {
-        linnet_coordinator_say(c, 3, "round %llu void: %s", number,
-                               err ? err->message : "its result is not finite");
-        return linnet_store_update(c->store, give_up, job, err);
+    linnet_status status = combined;
+    if (status == LINNET_OK) {
+        loss_of(job);
+        status = result_make(c, job, err);
     }
+    if (status == LINNET_ERR_RANGE)
+        return void_all(job, err);
     if (status == LINNET_OK)
         status = linnet_store_update(c->store, publish, job, err);
-    if (status != LINNET_OK)
+    if (status != LINNET_OK || job->is_stale)
         return status;
-    uint64_t n_contributions = 0, version = job->rounds[0].version;
-    for (size_t i = 0; i < job->n_rounds; i++)
-        n_contributions += folds[i].n_contributions;
-    linnet_coordinator_say(c, 6, "round %llu closed: %llu contributions, version %llu", number,
-                           (unsigned long long)n_contributions, (unsigned long long)version + 1);
-    if (start_load(c, version, &start, &start_state, NULL) == LINNET_OK)
+    tell_end(job);
+    if (start_load(c, job->rounds[0].version, &start, &start_state, NULL) == LINNET_OK)
         old_state_drop(c, &start_state, &job->server_state);
     return LINNET_OK;
+}
+
+/* A frozen round whose contributions are in the open. */
+static linnet_status combine_round(linnet_coordinator *c, const linnet_round_row *round,
+                                   linnet_combined *ret_combined, linnet_error *err)
+{
+    linnet_fold fold = {0};
+    if (linnet_plan_compares(&c->plan))
+        return linnet_combine_contributions(c, round, ret_combined, err);
+    linnet_status status = c->plan.profile == LINNET_PROFILE_CENTRAL_DP
+                               ? linnet_central_fold(c, round, &fold, err)
+                               : linnet_fold_round(c, round, &fold, err);
+    if (status == LINNET_OK)
+        status = linnet_combine_sums(c, round->version, &fold, 1, ret_combined, err);
+    linnet_fold_release(&fold);
+    return status;
 }
 
 linnet_status linnet_publish_round(linnet_coordinator *c, const linnet_round_row *round, int64_t now_ms,
                                    linnet_error *err)
 {
     publish_job job = {.coordinator = c, .rounds = round, .n_rounds = 1, .now_ms = now_ms};
-    linnet_fold fold = {0};
-    linnet_status status = linnet_fold_round(c, round, &fold, err);
-    if (status == LINNET_OK)
-        status = publish_job_run(&job, &fold, err);
-    linnet_fold_release(&fold);
+    linnet_status status = publish_job_run(&job, combine_round(c, round, &job.combined, err), err);
+    linnet_combined_release(&job.combined);
     if (status == LINNET_OK)
         linnet_spool_drop_round(c, round->number);
     return status;
 }
 
-linnet_status linnet_publish_step(linnet_coordinator *c, const linnet_round_row *rounds, size_t n_rounds,
-                                  int64_t now_ms, linnet_error *err)
+/* The sums of cohorts, out of their files. */
+static linnet_status combine_step(linnet_coordinator *c, const linnet_round_row *rounds, size_t n_rounds,
+                                  linnet_combined *ret_combined, linnet_error *err)
 {
-    publish_job job = {.coordinator = c, .rounds = rounds, .n_rounds = n_rounds, .now_ms = now_ms};
     linnet_status status = LINNET_OK;
     linnet_fold *folds = calloc(n_rounds, sizeof(*folds));
     if (!folds)
@@ -425,12 +489,20 @@ linnet_status linnet_publish_step(linnet_coordinator *c, const linnet_round_row 
     for (size_t i = 0; i < n_rounds && status == LINNET_OK; i++)
         status = linnet_sum_read(c, &rounds[i], &folds[i], err);
     if (status == LINNET_OK)
-        status = publish_job_run(&job, folds, err);
-    for (size_t i = 0; i < n_rounds; i++) {
+        status = linnet_combine_sums(c, rounds[0].version, folds, n_rounds, ret_combined, err);
+    for (size_t i = 0; i < n_rounds; i++)
         linnet_fold_release(&folds[i]);
-        if (status == LINNET_OK)
-            linnet_sum_drop(c, rounds[i].number);
-    }
     free(folds);
+    return status;
+}
+
+linnet_status linnet_publish_step(linnet_coordinator *c, const linnet_round_row *rounds, size_t n_rounds,
+                                  int64_t now_ms, linnet_error *err)
+{
+    publish_job job = {.coordinator = c, .rounds = rounds, .n_rounds = n_rounds, .now_ms = now_ms};
+    linnet_status status = publish_job_run(&job, combine_step(c, rounds, n_rounds, &job.combined, err), err);
+    linnet_combined_release(&job.combined);
+    for (size_t i = 0; i < n_rounds && status == LINNET_OK; i++)
+        linnet_sum_drop(c, rounds[i].number);
     return status;
 }

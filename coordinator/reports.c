@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the store knows, for people, audits and the simulator: read transactions only, so that a report beside
  * a serving process disturbs nobody. Pause is here too: one flag in the store. */
+#include "outcome.h"
 #include "state.h"
 
 #include <stdlib.h>
@@ -159,7 +160,7 @@ static linnet_status add_round(void *context, const uint8_t *fields, size_t n_fi
     if (linnet_round_row_unpack(bytes, n_bytes, &row) != LINNET_OK)
         return linnet_fail(err, LINNET_ERR_FORMAT,
                            "store: the row of a round is damaged; restore the state from a backup");
-    bool is_over = row.state == LINNET_ROUND_CLOSED || row.state == LINNET_ROUND_VOID;
+    bool is_over = linnet_round_has_release(&row) || row.state == LINNET_ROUND_VOID;
     linnet_round_report report = {.round = row.number,
                                   .version = row.version,
                                   .state = linnet_round_state_name(row.state),
@@ -181,6 +182,48 @@ static linnet_status add_round(void *context, const uint8_t *fields, size_t n_fi
     return list_add(context, &report, err);
 }
 
+/* What combining came to, for those that were combined. */
+static linnet_status add_outcomes(linnet_coordinator *c, linnet_round_report *rounds, size_t n_rounds,
+                                  linnet_error *err)
+{
+    linnet_store_txn *txn = NULL;
+    linnet_status status = linnet_store_read_begin(c->store, &txn, err);
+    if (status != LINNET_OK)
+        return status;
+    for (size_t i = 0; i < n_rounds && status == LINNET_OK; i++) {
+        linnet_outcome_row row;
+        status = linnet_outcome_get(txn, rounds[i].round, &row, err);
+        if (status == LINNET_OK) {
+            rounds[i].has_outcome = true;
+            rounds[i].step_norm = row.norm;
+            rounds[i].has_gate = row.has_gate;
+            rounds[i].gate_loss_before = row.gate_loss_before;
+            rounds[i].gate_loss_after = row.gate_loss_after;
+            linnet_outcome_row_release(&row);
+        }
+        status = status == LINNET_ERR_NOT_FOUND ? LINNET_OK : status;
+    }
+    linnet_store_read_end(txn);
+    return status;
+}
+
+linnet_status linnet_coordinator_influence(linnet_coordinator *c, uint64_t round, linnet_influence **ret_list,
+                                           size_t *ret_n, linnet_error *err)
+{
+    linnet_store_txn *txn = NULL;
+    linnet_outcome_row row = {0};
+    linnet_status status = linnet_store_read_begin(c->store, &txn, err);
+    if (status != LINNET_OK)
+        return status;
+    status = linnet_outcome_get(txn, round, &row, err);
+    linnet_store_read_end(txn);
+    if (status != LINNET_OK && status != LINNET_ERR_NOT_FOUND)
+        return status;
+    *ret_list = row.parts; /* ownership moves to the caller */
+    *ret_n = row.n_parts;
+    return LINNET_OK;
+}
+
 linnet_status linnet_coordinator_rounds(linnet_coordinator *c, linnet_round_report **ret_rounds,
                                         size_t *ret_n, linnet_error *err)
 {
@@ -189,6 +232,11 @@ linnet_status linnet_coordinator_rounds(linnet_coordinator *c, linnet_round_repo
     linnet_status status = list_read(c, &prefix, add_round, &rounds, err);
     if (status != LINNET_OK)
         return status;
+    status = add_outcomes(c, (linnet_round_report *)(void *)rounds.items, rounds.n_items, err);
+    if (status != LINNET_OK) {
+        free(rounds.items);
+        return status;
+    }
     *ret_rounds = (linnet_round_report *)(void *)rounds.items;
     *ret_n = rounds.n_items;
     return LINNET_OK;
@@ -243,7 +291,7 @@ static linnet_status adapter_find(linnet_store_txn *txn, uint64_t round, linnet_
     linnet_status status = LINNET_OK;
     if (round != 0 && round != UINT64_MAX) {
         status = linnet_round_get(txn, round, &row, err);
-        if (status == LINNET_ERR_NOT_FOUND || (status == LINNET_OK && row.state != LINNET_ROUND_CLOSED))
+        if (status == LINNET_ERR_NOT_FOUND || (status == LINNET_OK && !linnet_round_has_release(&row)))
             return linnet_fail(
                 err, LINNET_ERR_NOT_FOUND,
                 "round %llu led to no adapter; 'linnet-coordinator rounds' lists those that did",

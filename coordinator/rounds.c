@@ -447,8 +447,9 @@ typedef struct end_job {
     bool is_voided;
 } end_job;
 
-linnet_status linnet_rounds_void(linnet_coordinator *c, linnet_store_txn *txn, linnet_round_row *row,
-                                 int64_t now_ms, linnet_error *err)
+/* The round ends unpublished: its row, what must not stay of it, what it spent, the transcript. */
+static linnet_status void_one(linnet_coordinator *c, linnet_store_txn *txn, linnet_round_row *row,
+                              int64_t now_ms, linnet_error *err)
 {
     row->state = LINNET_ROUND_VOID;
     row->closed_ms = now_ms;
@@ -457,12 +458,37 @@ linnet_status linnet_rounds_void(linnet_coordinator *c, linnet_store_txn *txn, l
         status = linnet_shares_clear(txn, row->number, err);
     if (status == LINNET_OK)
         status = linnet_privacy_ledger_add(c, txn, row, err);
-    if (status == LINNET_OK)
-        status = linnet_transcript_append(txn, LINNET_ENTRY_VOID, row->number, &row->chain, err);
+    return status == LINNET_OK
+               ? linnet_transcript_append(txn, LINNET_ENTRY_VOID, row->number, &row->chain, err)
+               : status;
+}
+
+linnet_status linnet_rounds_void(linnet_coordinator *c, linnet_store_txn *txn, linnet_round_row *row,
+                                 int64_t now_ms, linnet_error *err)
+{
+    linnet_status status = void_one(c, txn, row, now_ms, err);
     if (status == LINNET_OK && linnet_profile_is_secure(c->plan.profile))
         return linnet_step_settle(c, txn, now_ms, err);
     return status == LINNET_OK ? linnet_rounds_open(c, txn, row->version, &row->release, now_ms, err)
                                : status;
+}
+
+linnet_status linnet_rounds_end_all(linnet_coordinator *c, linnet_store_txn *txn, int64_t now_ms,
+                                    linnet_error *err)
+{
+    uint64_t number = 0, version = 0;
+    linnet_round_row row;
+    linnet_status status = linnet_config_get_u64(txn, "round", &number, err);
+    if (status == LINNET_OK)
+        status = linnet_config_get_u64(txn, "version", &version, err);
+    for (; number > 0 && status == LINNET_OK; number--) {
+        status = linnet_round_get(txn, number, &row, err);
+        if (status != LINNET_OK || row.version != version)
+            break;
+        if (linnet_round_is_live(&row))
+            status = void_one(c, txn, &row, now_ms, err);
+    }
+    return status;
 }
 
 static bool is_over(const linnet_round_row *row, const linnet_plan *plan, int64_t now_ms)

@@ -20,13 +20,20 @@ const char *linnet_round_state_name(linnet_round_state state)
         return "sharers";
     case LINNET_ROUND_OPENED:
         return "opened";
+    case LINNET_ROUND_REJECTED:
+        return "rejected";
     }
     return "none";
 }
 
 bool linnet_round_is_live(const linnet_round_row *row)
 {
-    return row->state != LINNET_ROUND_CLOSED && row->state != LINNET_ROUND_VOID;
+    return !linnet_round_has_release(row) && row->state != LINNET_ROUND_VOID;
+}
+
+bool linnet_round_has_release(const linnet_round_row *row)
+{
+    return row->state == LINNET_ROUND_CLOSED || row->state == LINNET_ROUND_REJECTED;
 }
 
 /* ---- ids ---- */
@@ -162,7 +169,7 @@ linnet_status linnet_round_row_unpack(const void *bytes, size_t n_bytes, linnet_
         take(&reader, row.sum.bytes, sizeof(row.sum.bytes));
     }
     if (done(&reader) != LINNET_OK || is_long != has_tail(&row) || state < LINNET_ROUND_OPEN ||
-        state > LINNET_ROUND_OPENED)
+        state > LINNET_ROUND_REJECTED)
         return LINNET_ERR_FORMAT;
     row.state = (linnet_round_state)state;
     *ret_row = row;

@@ -21,7 +21,8 @@
  *   g round device    abort, only counted                  y round device  left out of this round's roster
  *   x round device kind    evidence: a second, different message of this kind
  *
- *   z number          signed revocation lists              e round         spent privacy (privacy_ledger.h) */
+ *   z number          signed revocation lists              e round         spent privacy (privacy_ledger.h)
+ *   f round           what combining it came to (outcome.h) */
 
 #include "linnet/messages.h"
 #include "store.h"
@@ -43,6 +44,7 @@ typedef enum linnet_round_state { /* values are in the store */
                                   LINNET_ROUND_SHARERS = 6,
                                   /* and between FROZEN and CLOSED: the sum is in its file */
                                   LINNET_ROUND_OPENED = 7,
+                                  LINNET_ROUND_REJECTED = 8, /* closed, but the gate kept its adapter back */
 } linnet_round_state;
 const char *linnet_round_state_name(linnet_round_state state);
 
@@ -60,6 +62,8 @@ typedef struct linnet_round_row {
     uint32_t sharers, aborts; /* |U2|; devices that said they left */
     linnet_hash sum;          /* H(OBJECT, file of the opened sum) */
 } linnet_round_row;
+/** It led to a release, with its own adapter or, after the gate, with the one before. */
+bool linnet_round_has_release(const linnet_round_row *row);
 /** Not yet over: its messages, shares and spool are of use. */
 bool linnet_round_is_live(const linnet_round_row *row);
 
@@ -103,11 +107,13 @@ typedef enum linnet_entry_type {
     LINNET_ENTRY_ROSTER,
     LINNET_ENTRY_SHARERS,
     LINNET_ENTRY_SURVIVORS,
-    LINNET_ENTRY_LAST = LINNET_ENTRY_SURVIVORS
+    LINNET_ENTRY_REJECTED, /* as CLOSED, with the adapter that stays */
+    LINNET_ENTRY_ROLLBACK, /* the adapter of an older version is about to be released again */
+    LINNET_ENTRY_LAST = LINNET_ENTRY_ROLLBACK
 } linnet_entry_type;
 typedef struct linnet_entry_row {
     uint8_t type;     /* linnet_entry_type */
-    uint64_t round;   /* version for a release */
+    uint64_t round;   /* version for a release; the older version for a rollback */
     linnet_hash body; /* V, A, the new adapter, T1, T2 or T3 */
     linnet_hash head;
 } linnet_entry_row;

@@ -417,6 +417,7 @@ static uint8_t due_phase(const linnet_round_row *row, const progress *p, bool ha
                                                                              : LINNET_PHASE_NONE;
     case LINNET_ROUND_OPENED:
     case LINNET_ROUND_CLOSED:
+    case LINNET_ROUND_REJECTED:
         return is_left_out ? LINNET_PHASE_CERTIFICATE : LINNET_PHASE_CLOSED;
     case LINNET_ROUND_VOID:
         return LINNET_PHASE_VOID;

@@ -224,6 +224,25 @@ static linnet_status each_chunk_of(const linnet_coordinator *c, const linnet_spo
     return status;
 }
 
+linnet_status linnet_spool_slice(linnet_coordinator *c, const linnet_spool_id *id,
+                                 const linnet_ring_spec *specs, size_t i, uint64_t first, size_t n,
+                                 uint32_t *ret_values, linnet_error *err)
+{
+    uint8_t packed[CHUNK_BYTES_MAX];
+    int fd = -1;
+    uint64_t at = HEAD_BYTES + linnet_specs_bytes(specs, i) + first * specs[i].bits / 8;
+    linnet_status status = spool_open(c, id, O_RDONLY, &fd, err);
+    if (status != LINNET_OK)
+        return status;
+    status = read_at(fd, at, packed, chunk_bytes(&specs[i], n), err);
+    (void)close(fd); /* opened for reading: nothing can be lost */
+    if (status != LINNET_OK)
+        return status;
+    memset(ret_values, 0, n * sizeof(*ret_values));
+    linnet_ring_fold(&specs[i], 0, n, packed, ret_values);
+    return LINNET_OK;
+}
+
 /* ---- checking ---- */
 
 typedef struct check {

@@ -54,12 +54,17 @@ struct linnet_coordinator {
     linnet_error failure; /* not OK: what is on disk is unknown, nothing more is answered */
     linnet_coordinator_log_fn *log;
     void *log_context;
+    linnet_coordinator_gate_fn *gate;
+    void *gate_context;
+    bool has_gate_loss; /* what the gate said last of a release: */
+    linnet_hash gate_adapter;
+    double gate_loss;
 
     pthread_mutex_t spool_locks[LINNET_SPOOL_LOCKS];
 
     pthread_mutex_t secure_lock; /* guards secure; held over the commits that go with a change of it */
     linnet_secure_slot secure[LINNET_COHORTS_MAX];
-    bool has_seed; /* simulations: cohorts are drawn from it */
+    bool has_seed; /* simulations: cohorts and central noise are drawn from it */
     uint64_t seed;
 };
 
@@ -157,6 +162,10 @@ linnet_status linnet_rounds_leave(linnet_coordinator *coordinator, linnet_store_
 /** The newest round; NOT_FOUND before the first. */
 linnet_status linnet_rounds_newest(linnet_store_txn *txn, linnet_round_row *ret_row,
                                    linnet_error *err) LINNET_NODISCARD;
+/** In an update, where a step leads nowhere or another release takes the present one's place: every round on
+ * it that is not over is VOID, and none opens. */
+linnet_status linnet_rounds_end_all(linnet_coordinator *coordinator, linnet_store_txn *txn, int64_t now_ms,
+                                    linnet_error *err) LINNET_NODISCARD;
 /** In an update, for a round that ends unpublished: VOID, and the next one opens on the same release; with
  * several cohorts once the others are settled, and if it is needed. */
 linnet_status linnet_rounds_void(linnet_coordinator *coordinator, linnet_store_txn *txn,
@@ -259,6 +268,11 @@ linnet_status linnet_spool_sync(linnet_coordinator *coordinator, const linnet_sp
 linnet_status linnet_spool_fold(linnet_coordinator *coordinator, const linnet_spool_id *id,
                                 const linnet_ring_spec *specs, size_t n_specs, uint32_t *sums,
                                 linnet_error *err) LINNET_NODISCARD;
+/** Coordinates first .. first + n of vector i of a complete file, modulo 2^b; first is a multiple of
+ * LINNET_RING_CHUNK, n at most that. */
+linnet_status linnet_spool_slice(linnet_coordinator *coordinator, const linnet_spool_id *id,
+                                 const linnet_ring_spec *specs, size_t i, uint64_t first, size_t n,
+                                 uint32_t *ret_values, linnet_error *err) LINNET_NODISCARD;
 void linnet_spool_drop(linnet_coordinator *coordinator, const linnet_spool_id *id);
 void linnet_spool_drop_round(linnet_coordinator *coordinator, uint64_t round);
 /** Remove the spool of every round but these. */
@@ -281,6 +295,14 @@ typedef struct linnet_fold {
 linnet_status linnet_fold_round(linnet_coordinator *coordinator, const linnet_round_row *round,
                                 linnet_fold *ret_fold, linnet_error *err) LINNET_NODISCARD;
 void linnet_fold_release(linnet_fold *fold);
+/** Make an empty fold one of this round, with sums of zero. Released by the caller, after a failure too. */
+linnet_status linnet_fold_begin(linnet_coordinator *coordinator, const linnet_round_row *round,
+                                linnet_fold *fold, linnet_error *err) LINNET_NODISCARD;
+/** Read the lanes of open sums; INTERNAL where they do not count n_contributions. */
+linnet_status linnet_fold_read_lanes(linnet_fold *fold, linnet_error *err) LINNET_NODISCARD;
+/** Who contributed, in the order of their ids: owned, as many as the row counts. FORMAT for other numbers. */
+linnet_status linnet_contributors_list(linnet_coordinator *coordinator, const linnet_round_row *round,
+                                       linnet_device_id **ret_devices, linnet_error *err) LINNET_NODISCARD;
 /** The same without a look at the lanes: masks may lie on the sums. */
 linnet_status linnet_fold_spool(linnet_coordinator *coordinator, const linnet_round_row *round,
                                 linnet_fold *ret_fold, linnet_error *err) LINNET_NODISCARD;

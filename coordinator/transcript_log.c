@@ -21,7 +21,9 @@ _Static_assert((int)LINNET_ENTRY_RELEASE == (int)LINNET_LOG_RELEASE &&
                    (int)LINNET_ENTRY_VOID == (int)LINNET_LOG_VOID &&
                    (int)LINNET_ENTRY_ROSTER == (int)LINNET_LOG_ROSTER &&
                    (int)LINNET_ENTRY_SHARERS == (int)LINNET_LOG_SHARERS &&
-                   (int)LINNET_ENTRY_SURVIVORS == (int)LINNET_LOG_SURVIVORS,
+                   (int)LINNET_ENTRY_SURVIVORS == (int)LINNET_LOG_SURVIVORS &&
+                   (int)LINNET_ENTRY_REJECTED == (int)LINNET_LOG_REJECTED &&
+                   (int)LINNET_ENTRY_ROLLBACK == (int)LINNET_LOG_ROLLBACK,
                "an entry of the store is an entry of the log");
 
 typedef struct log_job {

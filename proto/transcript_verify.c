@@ -50,6 +50,7 @@ typedef struct verifier {
     uint64_t revocation_number; /* of the last announcement */
     bool has_adapter;
     linnet_hash adapter; /* that a closed round led to, and no release has named yet */
+    bool goes_back;      /* or that a rollback has named: it may follow the final release */
     spending spent;
 } verifier;
 
@@ -136,7 +137,7 @@ static const char *release_origin_flaw(verifier *v, const linnet_release *r)
         return "its version does not follow the one before";
     if (!linnet_hash_equal(&r->previous, before ? &before->v : &none))
         return "it does not name the release before";
-    if (before && before->is_final)
+    if (before && before->is_final && !v->goes_back)
         return "a release after the final one";
     if (before && (!v->has_adapter || !linnet_hash_equal(&r->adapter, &v->adapter)))
         return "its adapter is not the one that a closed round led to";
@@ -182,7 +183,7 @@ static const char *take_release(verifier *v, const linnet_log_entry *entry)
         return no_memory;
     v->releases[v->n_releases++] =
         (release_state){.version = r.version, .v = entry->body, .adapter = r.adapter, .is_final = r.is_final};
-    v->has_adapter = false;
+    v->has_adapter = v->goes_back = false;
     return flaw;
 }
 
@@ -447,7 +448,7 @@ static const char *take_rollback(verifier *v, const linnet_log_entry *entry)
     if (!linnet_hash_equal(&v->releases[i - 1].adapter, &entry->body))
         return "the older version has another adapter";
     v->adapter = entry->body;
-    v->has_adapter = true;
+    v->has_adapter = v->goes_back = true;
     return NULL;
 }
 

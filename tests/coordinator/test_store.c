@@ -264,7 +264,7 @@ static void impossible_values_in_rows_are_refused(void **state)
     linnet_buffer bytes = {0};
     linnet_round_row round = {.state = LINNET_ROUND_OPEN}, round_back;
     linnet_round_row_pack(&round, &bytes);
-    static const uint8_t bad_states[] = {0, 8, 255};
+    static const uint8_t bad_states[] = {0, 9, 255};
     for (size_t i = 0; i < ARRAY_LEN(bad_states); i++) {
         bytes.bytes[0] = bad_states[i];
         assert_int_equal(linnet_round_row_unpack(bytes.bytes, bytes.n_bytes, &round_back), LINNET_ERR_FORMAT);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The rows of the coordinator's store: any bytes unpack to a row that packs to the same bytes, or are
  * refused. */
+#include "coordinator/outcome.h"
 #include "coordinator/privacy_ledger.h"
 #include "coordinator/rows.h"
 
@@ -25,8 +26,20 @@ static void must_match(linnet_buffer *packed, const uint8_t *bytes, size_t n_byt
         }                                                                                                    \
     } while (0)
 
+static void try_outcome(const uint8_t *bytes, size_t n_bytes)
+{
+    linnet_outcome_row row;
+    linnet_buffer packed = {0};
+    if (linnet_outcome_row_unpack(bytes, n_bytes, 0, &row) != LINNET_OK)
+        return;
+    linnet_outcome_row_pack(&row, &packed);
+    must_match(&packed, bytes, n_bytes);
+    linnet_outcome_row_release(&row);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
 {
+    try_outcome(bytes, n_bytes);
     TRY(linnet_round_row, linnet_round_row_unpack, linnet_round_row_pack);
     TRY(linnet_token_row, linnet_token_row_unpack, linnet_token_row_pack);
     TRY(linnet_device_row, linnet_device_row_unpack, linnet_device_row_pack);

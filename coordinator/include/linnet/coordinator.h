@@ -30,7 +30,8 @@ typedef struct linnet_coordinator_options {
     bool serve; /* take the state's lock, sweep, recover; false: another process may be serving (reports,
                    invites) */
     bool in_memory_speed; /* simulations only: commits without fsync */
-    bool has_seed;        /* simulations only: devices come to cohorts by this seed, not by chance */
+    bool has_seed;        /* simulations only: cohorts and the noise of central-dp come from this seed, not by
+                             chance */
     uint64_t seed;
 } linnet_coordinator_options;
 /** NOT_FOUND, BUSY (another process serves), UNSUPPORTED (a newer format). A process opens one state once at
@@ -59,6 +60,17 @@ typedef void linnet_coordinator_log_fn(void *context, int priority /* syslog's 3
 void linnet_coordinator_set_log(linnet_coordinator *coordinator, linnet_coordinator_log_fn *log,
                                 void *context);
 
+/** Asked before a release: the loss of an adapter on records that the operator holds, not negative, less is
+ * better; NaN or infinity never passes. Called from the thread of linnet_coordinator_tick, under no lock; it
+ * may take its time. BUSY, NOMEM and NO_SPACE: the round waits, and the gate is asked again. Any other
+ * status: nothing is released, and the round is void. */
+typedef linnet_status linnet_coordinator_gate_fn(void *context, const linnet_adapter *adapter,
+                                                 double *ret_loss, linnet_error *err);
+/** Set before the first tick. Where the plan's gate_tolerance is 0 nobody asks; where it is not and no gate
+ * is set, no round leads to a release. */
+void linnet_coordinator_set_gate(linnet_coordinator *coordinator, linnet_coordinator_gate_fn *gate,
+                                 void *context);
+
 /* ---- administration ---- */
 /** Make one invite that expires at expires_s (unix seconds). Its secret is kept in the store until it is
  * used, and deleted then. */
@@ -71,10 +83,17 @@ linnet_status linnet_coordinator_revoke(linnet_coordinator *coordinator, const l
 linnet_status linnet_coordinator_pause(linnet_coordinator *coordinator, bool pause,
                                        linnet_error *err) LINNET_NODISCARD;
 
+/** Publish an older adapter again, as the next release: that of release `version`, or with UINT64_MAX of the
+ * newest whose adapter is another than the present one's. The server's momentum starts anew; rounds under way
+ * are void. Beside a serving process too. NOT_FOUND: no such release; ARG: it has the present adapter. */
+linnet_status linnet_coordinator_rollback(linnet_coordinator *coordinator, uint64_t version, int64_t now_ms,
+                                          uint64_t *ret_version, linnet_error *err) LINNET_NODISCARD;
+
 typedef struct linnet_round_report {
     uint64_t round, version; /* version trained from */
-    const char *state;       /* "open", "frozen", "closed", "void"; with secure aggregation "roster" and
-                                "sharers" before "frozen", "opened" after it; static */
+    const char *state;       /* "open", "frozen", "closed", "rejected" (closed, but the gate kept the adapter
+                                back), "void"; with secure aggregation "roster" and "sharers" before "frozen",
+                                "opened" after it; static */
     uint32_t invited, joined, accepted, dropped; /* with secure aggregation joined: in the roster, accepted:
                                                     survivors once it is frozen */
     uint32_t sharers, aborts;                    /* with secure aggregation */
@@ -84,7 +103,28 @@ typedef struct linnet_round_report {
     uint64_t bytes_up, bytes_down; /* bodies of this round's requests and answers, objects included */
     linnet_hash adapter;           /* of the release the round led to; zero while open or void */
     int64_t opened_ms, closed_ms;
+    bool has_outcome; /* the round was combined */
+    double step_norm; /* of the combined delta, before aggregation.step_clip */
+    bool has_gate;
+    double gate_loss_before, gate_loss_after; /* at the gate, of the release before and the candidate */
 } linnet_round_report;
+
+/** How far one of what was combined went: the mean of a cohort, or a single delta where the profile shows
+ * them and the rule compares them. */
+typedef struct linnet_influence {
+    uint64_t round;
+    bool is_device;
+    linnet_device_id device_id;
+    double weight;       /* share of all weights */
+    double norm, cosine; /* of its delta over all factors; with the combined one, 0 where one of them is 0 */
+    bool has_factor;     /* the rule is a sum of factor x delta */
+    double factor;
+} linnet_influence;
+/** Of a round that was combined; none otherwise. Owned array. */
+linnet_status linnet_coordinator_influence(linnet_coordinator *coordinator, uint64_t round,
+                                           linnet_influence **ret_list, size_t *ret_n,
+                                           linnet_error *err) LINNET_NODISCARD;
+
 typedef struct linnet_registered_device {
     linnet_device_id device_id;
     uint32_t device_class;
@@ -132,7 +172,8 @@ linnet_status linnet_coordinator_contributions(linnet_coordinator *coordinator, 
  * under the coordinator's signature, every release naming the one before, every closed round its adapter.
  * Owned array. */
 typedef struct linnet_audit_entry {
-    const char *type; /* "release", "announce", "roster", "sharers", "survivors", "closed", "void"; static */
+    const char *type; /* "release", "announce", "roster", "sharers", "survivors", "closed", "rejected",
+                         "rollback", "void"; static */
     uint64_t number;  /* version of a release, else the round */
     linnet_hash hash; /* V, A, T1, T2, T3, or the adapter's */
     const char *flaw; /* static; NULL: good */
