@@ -9,7 +9,8 @@ extern const linnet_command coordinator_command_init, coordinator_command_serve,
     coordinator_command_revoke, coordinator_command_pause, coordinator_command_resume,
     coordinator_command_authority, coordinator_command_status, coordinator_command_rounds,
     coordinator_command_devices, coordinator_command_privacy, coordinator_command_audit,
-    coordinator_command_verify, coordinator_command_plan_check, coordinator_command_export;
+    coordinator_command_verify, coordinator_command_plan_check, coordinator_command_export,
+    coordinator_command_rollback;
 
 /** The wall clock in milliseconds since 1970. */
 int64_t coordinator_now_ms(void);

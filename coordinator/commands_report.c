@@ -103,10 +103,10 @@ const linnet_command coordinator_command_status = {
 
 /* ---- rounds ---- */
 
-static void loss_cell(linnet_table *table, bool has_loss, double loss)
+static void number_cell(linnet_table *table, bool is_there, double value)
 {
-    if (has_loss)
-        linnet_table_cell(table, "%.4f", loss);
+    if (is_there)
+        linnet_table_cell(table, "%.4f", value);
     else
         linnet_table_cell(table, "-");
 }
@@ -128,15 +128,60 @@ static void print_rounds(const linnet_cli *cli, const linnet_round_report *round
         linnet_table_cell(table, "%u", r->joined);
         linnet_table_cell(table, "%u", r->accepted);
         linnet_table_cell(table, "%u", r->dropped);
-        loss_cell(table, r->has_loss_before, r->loss_before);
-        loss_cell(table, r->has_loss_after, r->loss_after);
+        number_cell(table, r->has_loss_before, r->loss_before);
+        number_cell(table, r->has_loss_after, r->loss_after);
         linnet_table_cell(table, "%s", linnet_human_bytes(r->bytes_up, up));
         linnet_table_cell(table, "%s", linnet_human_bytes(r->bytes_down, down));
-        linnet_table_cell(
-            table, "%s", strcmp(r->state, "closed") == 0 ? coordinator_short_hex(&r->adapter, adapter) : "-");
+        linnet_table_cell(table, "%s",
+                          strcmp(r->state, "closed") == 0 || strcmp(r->state, "rejected") == 0
+                              ? coordinator_short_hex(&r->adapter, adapter)
+                              : "-");
     }
     linnet_table_print(table, cli->out);
     linnet_table_destroy(table);
+}
+
+/* What was combined in one round, and how far each part went. */
+static linnet_status tell_influence(const linnet_cli *cli, linnet_coordinator *c, uint64_t round,
+                                    linnet_table *table, linnet_error *err)
+{
+    linnet_influence *parts = NULL;
+    size_t n = 0;
+    linnet_status status = linnet_coordinator_influence(c, round, &parts, &n, err);
+    for (size_t i = 0; i < n && status == LINNET_OK; i++) {
+        const linnet_influence *p = &parts[i];
+        char id[2 * LINNET_DEVICE_ID_BYTES + 1] = "cohort";
+        if (p->is_device)
+            linnet_hex_write(&p->device_id, sizeof(p->device_id), id);
+        linnet_table_cell(table, "%llu", (unsigned long long)round);
+        linnet_table_cell(table, "%s", id);
+        linnet_table_cell(table, "%.4f", p->weight);
+        linnet_table_cell(table, "%.4g", p->norm);
+        linnet_table_cell(table, "%.4f", p->cosine);
+        number_cell(table, p->has_factor, p->factor);
+        linnet_cli_emit(cli,
+                        json_pack("{s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "event", "influence", "round",
+                                  (json_int_t)round, "device", p->is_device ? json_string(id) : json_null(),
+                                  "weight", linnet_json_number(p->weight), "norm",
+                                  linnet_json_number(p->norm), "cosine", linnet_json_number(p->cosine),
+                                  "factor", p->has_factor ? linnet_json_number(p->factor) : json_null()));
+    }
+    free(parts);
+    return status;
+}
+
+static linnet_status tell_influences(const linnet_cli *cli, linnet_coordinator *c,
+                                     const linnet_round_report *rounds, size_t n, linnet_error *err)
+{
+    static const char *const headers[] = {"round", "part", "weight", "norm", "cosine", "factor"};
+    linnet_table *table = linnet_table_create(headers, ARRAY_LEN(headers));
+    linnet_status status = LINNET_OK;
+    for (size_t i = 0; i < n && status == LINNET_OK; i++)
+        status = tell_influence(cli, c, rounds[i].round, table, err);
+    if (status == LINNET_OK && !cli->json && !cli->quiet)
+        linnet_table_print(table, cli->out);
+    linnet_table_destroy(table);
+    return status;
 }
 
 static int run_rounds(linnet_cli *cli, int argc, char **argv)
@@ -144,19 +189,34 @@ static int run_rounds(linnet_cli *cli, int argc, char **argv)
     linnet_coordinator *c = NULL;
     linnet_error err = {0};
     linnet_round_report *rounds = NULL;
+    const char *state = NULL;
+    bool influence = false;
     size_t n = 0;
-    int done = coordinator_report_begin(cli, &coordinator_command_rounds, argc, argv, &c);
+    linnet_option options[] = {
+        STATE_OPTION(state),
+        {.name = "influence",
+         .kind = LINNET_OPTION_FLAG,
+         .value = &influence,
+         .help = "norm, cosine and factor of each cohort, or of each device where the rule compares them"},
+    };
+    int done =
+        linnet_cli_parse(cli, &coordinator_command_rounds, options, ARRAY_LEN(options), argc, argv, 0, 0);
     if (done >= 0)
         return done;
-    linnet_status status = linnet_coordinator_rounds(c, &rounds, &n, &err);
+    linnet_status status = coordinator_open_beside(state, &c, &err);
+    if (status == LINNET_OK)
+        status = linnet_coordinator_rounds(c, &rounds, &n, &err);
     for (size_t i = 0; status == LINNET_OK && cli->json && i < n; i++)
         linnet_cli_emit(cli, coordinator_round_json(c, "round", &rounds[i]));
+    if (status == LINNET_OK)
+        print_rounds(cli, rounds, n);
+    if (status == LINNET_OK && influence)
+        status = tell_influences(cli, c, rounds, n, &err);
     linnet_coordinator_close(c);
+    free(rounds);
     if (status != LINNET_OK)
         return linnet_cli_fail(cli, &err);
-    print_rounds(cli, rounds, n);
     linnet_cli_emit(cli, json_pack("{s:s, s:I}", "event", "result", "rounds", (json_int_t)n));
-    free(rounds);
     return 0;
 }
 

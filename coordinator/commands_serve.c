@@ -4,9 +4,9 @@
  * with the <N> priorities that a service manager understands. An error after which the disk's state is
  * unknown ends the process with status 1: it starts again from what it can read. */
 #include "commands.h"
+#include "gate_command.h"
 
 #include "linnet/audit.h"
-
 #include "linnet/transport.h"
 
 #include <poll.h>
@@ -26,6 +26,7 @@ typedef struct service {
     linnet_coordinator *coordinator;
     int wake_fd, signal_fd;
     uint64_t round_shown; /* newest round whose end was told */
+    linnet_gate_command gate;
 } service;
 
 static void on_log(void *context, int priority, const char *line)
@@ -48,20 +49,32 @@ static void on_request(void *context, const linnet_http_request *request, linnet
                "cannot wake the clock thread; it wakes by itself within a second");
 }
 
+static json_t *number_or_null(bool is_there, double value)
+{
+    return is_there ? linnet_json_number(value) : json_null();
+}
+
 json_t *coordinator_round_json(linnet_coordinator *c, const char *event, const linnet_round_report *r)
 {
     double epsilon = 0;
     bool has_epsilon = linnet_coordinator_plan(c)->mechanism != LINNET_DP_NONE &&
                        linnet_coordinator_epsilon_at(c, r->round, &epsilon, NULL) == LINNET_OK;
-    return json_pack("{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:o, s:o}", "event", event,
-                     "round", (json_int_t)r->round, "state", r->state, "version", (json_int_t)r->version,
-                     "invited", (json_int_t)r->invited, "joined", (json_int_t)r->joined, "accepted",
-                     (json_int_t)r->accepted, "dropped", (json_int_t)r->dropped, "loss_before",
-                     r->has_loss_before ? linnet_json_number(r->loss_before) : json_null(), "loss_after",
-                     r->has_loss_after ? linnet_json_number(r->loss_after) : json_null(), "bytes_up",
-                     (json_int_t)r->bytes_up, "bytes_down", (json_int_t)r->bytes_down, "adapter_hash",
-                     linnet_json_hex(&r->adapter, sizeof(r->adapter)), "epsilon",
-                     has_epsilon ? linnet_json_number(epsilon) : json_null());
+    return json_pack(
+        "{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "event",
+        event, "round", (json_int_t)r->round, "state", r->state, "version", (json_int_t)r->version, "invited",
+        (json_int_t)r->invited, "joined", (json_int_t)r->joined, "accepted", (json_int_t)r->accepted,
+        "dropped", (json_int_t)r->dropped, "loss_before", number_or_null(r->has_loss_before, r->loss_before),
+        "loss_after", number_or_null(r->has_loss_after, r->loss_after), "bytes_up", (json_int_t)r->bytes_up,
+        "bytes_down", (json_int_t)r->bytes_down, "adapter_hash",
+        linnet_json_hex(&r->adapter, sizeof(r->adapter)), "epsilon", number_or_null(has_epsilon, epsilon),
+        "step_norm", number_or_null(r->has_outcome, r->step_norm), "gate_loss_before",
+        number_or_null(r->has_gate, r->gate_loss_before), "gate_loss_after",
+        number_or_null(r->has_gate, r->gate_loss_after));
+}
+
+static bool round_is_over(const char *state)
+{
+    return strcmp(state, "closed") == 0 || strcmp(state, "rejected") == 0 || strcmp(state, "void") == 0;
 }
 
 /* Tell the rounds that ended since the last look. */
@@ -72,13 +85,12 @@ static void tell_rounds(service *s)
     size_t n = 0;
     if (!s->cli->json || linnet_coordinator_status(s->coordinator, &now, NULL) != LINNET_OK)
         return;
-    bool is_over = strcmp(now.round_state, "closed") == 0 || strcmp(now.round_state, "void") == 0;
+    bool is_over = round_is_over(now.round_state);
     if (now.round <= s->round_shown + (is_over ? 0 : 1) ||
         linnet_coordinator_rounds(s->coordinator, &rounds, &n, NULL) != LINNET_OK)
         return;
     for (size_t i = 0; i < n; i++)
-        if (rounds[i].round > s->round_shown &&
-            (strcmp(rounds[i].state, "closed") == 0 || strcmp(rounds[i].state, "void") == 0)) {
+        if (rounds[i].round > s->round_shown && round_is_over(rounds[i].state)) {
             linnet_cli_emit(s->cli, coordinator_round_json(s->coordinator, "round", &rounds[i]));
             s->round_shown = rounds[i].round;
         }
@@ -188,9 +200,37 @@ static linnet_status serve(service *s, const char *listen_text, linnet_error *er
     return status;
 }
 
+/* The gate that the plan wants and the one that the operator gives go together: a gate that nobody asks, or a
+ * round that nothing can end, would be found out too late. */
+static linnet_status gate_set(service *s, const char *state, const char *text, uint64_t timeout_s,
+                              linnet_error *err)
+{
+    double tolerance = linnet_coordinator_plan(s->coordinator)->gate_tolerance;
+    if (!text && tolerance > 0)
+        return linnet_fail(err, LINNET_ERR_ARG,
+                           "the plan's evaluation.gate_tolerance asks for a gate: give --gate COMMAND");
+    if (text && !(tolerance > 0))
+        return linnet_fail(err, LINNET_ERR_ARG,
+                           "--gate: the plan's evaluation.gate_tolerance is 0, nothing would ask it");
+    if (!text)
+        return LINNET_OK;
+    linnet_status status = linnet_gate_command_init(text, &s->gate, err);
+    if (status != LINNET_OK)
+        return status;
+    int n = snprintf(s->gate.adapter_path, sizeof(s->gate.adapter_path), "%s/candidate.gguf", state);
+    if (n < 0 || (size_t)n >= sizeof(s->gate.adapter_path))
+        return linnet_fail(err, LINNET_ERR_LIMIT, "state directory: the path is too long");
+    s->gate.architecture = linnet_coordinator_architecture(s->coordinator);
+    s->gate.timeout_ms = (int)timeout_s * 1000;
+    s->gate.stop_fd = s->signal_fd;
+    linnet_coordinator_set_gate(s->coordinator, linnet_gate_command_ask, &s->gate);
+    return LINNET_OK;
+}
+
 static int run_serve(linnet_cli *cli, int argc, char **argv)
 {
-    const char *state = NULL, *listen_text = "127.0.0.1:8440";
+    const char *state = NULL, *listen_text = "127.0.0.1:8440", *gate = NULL;
+    uint64_t gate_timeout_s = LINNET_GATE_TIMEOUT_S;
     linnet_option options[] = {
         {.name = "state",
          .kind = LINNET_OPTION_TEXT,
@@ -203,6 +243,19 @@ static int run_serve(linnet_cli *cli, int argc, char **argv)
          .value = &listen_text,
          .argument = "HOST:PORT",
          .help = "address to listen on; port 0 takes a free one"},
+        {.name = "gate",
+         .kind = LINNET_OPTION_TEXT,
+         .value = &gate,
+         .argument = "COMMAND",
+         .help =
+             "program and arguments that print an adapter's loss as JSON; its path comes last, or for {}"},
+        {.name = "gate-timeout",
+         .kind = LINNET_OPTION_COUNT,
+         .value = &gate_timeout_s,
+         .argument = "SECONDS",
+         .help = "longest run of the gate's command",
+         .min = 1,
+         .max = 86400},
     };
     int done =
         linnet_cli_parse(cli, &coordinator_command_serve, options, ARRAY_LEN(options), argc, argv, 0, 0);
@@ -218,9 +271,12 @@ static int run_serve(linnet_cli *cli, int argc, char **argv)
         (void)linnet_fail(&err, status, "another process serves '%s' already", state);
     if (status == LINNET_OK) {
         linnet_coordinator_set_log(s.coordinator, on_log, cli);
-        status = serve(&s, listen_text, &err);
+        status = gate_set(&s, state, gate, gate_timeout_s, &err);
+        if (status == LINNET_OK)
+            status = serve(&s, listen_text, &err);
     }
     linnet_coordinator_close(s.coordinator);
+    linnet_gate_command_release(&s.gate);
     if (s.wake_fd >= 0)
         (void)close(s.wake_fd);
     if (s.signal_fd >= 0)

@@ -10,6 +10,7 @@ int main(int argc, char **argv)
         coordinator_command_privacy,   coordinator_command_audit,      coordinator_command_verify,
         coordinator_command_revoke,    coordinator_command_pause,      coordinator_command_resume,
         coordinator_command_authority, coordinator_command_plan_check, coordinator_command_export,
+        coordinator_command_rollback,
     };
     linnet_error err = {0};
     if (linnet_crypto_init(&err) != LINNET_OK) {

@@ -94,6 +94,10 @@ static void wrong_use_is_2_and_failure_is_1(void **state)
         {"init --state s --plan plan.ini --model m --authority-key zz", 2, "authority-key"},
         {"status --state nowhere", 1, "init"},
         {"serve --state nowhere", 1, "init"},
+        {"serve --state s --gate-timeout 0", 2, "gate-timeout"},
+        {"rollback", 2, "state"},
+        {"rollback --state s --to x", 2, "to"},
+        {"rollback --state nowhere", 1, "init"},
         {"invite --state s --expires 7x", 2, "7x"},
         {"invite --state s --count 0", 2, "count"},
         {"revoke --state s", 2, ""},
@@ -153,6 +157,11 @@ static void commands_speak_json(void **state)
         if (!json_object_get(result, fields[i]))
             fail_msg("rounds: no field '%s'", fields[i]);
     json_decref(result);
+    assert_int_equal(run("rounds --json --influence --state state", &result), 0);
+    assert_int_equal(json_integer_value(json_object_get(result, "rounds")), 1);
+    json_decref(result);
+    assert_int_equal(run("rollback --state state", NULL), 1);
+    assert_non_null(strstr(stderr_text(), "no older adapter"));
     assert_int_equal(run("audit --json --state state", &result), 0);
     assert_int_equal(json_integer_value(json_object_get(result, "flaws")), 0);
     assert_int_equal(json_integer_value(json_object_get(result, "entries")), 2);
@@ -291,6 +300,31 @@ static void serve_listens_is_alone_and_ends_in_order(void **state)
     json_decref(event);
 }
 
+/* A plan with a gate and a serve without one, and the other way round, are found out at the start. */
+static void plan_and_serve_agree_on_a_gate(void **state)
+{
+    (void)state;
+    char arguments[4300];
+    if (!model)
+        skip();
+    write_file("gated.ini", "[evaluation]\ngate_tolerance = 1.05\n");
+    (void)snprintf(arguments, sizeof(arguments), "init --state gated --plan gated.ini --model %s", model);
+    assert_int_equal(run(arguments, NULL), 0);
+    assert_int_equal(run("serve --state gated --listen 127.0.0.1:0", NULL), 1);
+    assert_non_null(strstr(stderr_text(), "give --gate"));
+    assert_int_equal(run("serve --state gated --listen 127.0.0.1:0 --gate ' '", NULL), 1);
+    assert_non_null(strstr(stderr_text(), "names no program"));
+    set_up("ungated");
+    assert_int_equal(run("serve --state ungated --listen 127.0.0.1:0 --gate true", NULL), 1);
+    assert_non_null(strstr(stderr_text(), "nothing would ask"));
+    const char *with_gate[] = {PROGRAM,    "serve",       "--json", "--state", "gated",
+                               "--listen", "127.0.0.1:0", "--gate", "true",    NULL};
+    char line[512];
+    pid_t child = serve(with_gate, line);
+    assert_non_null(strstr(line, "listening"));
+    assert_int_equal(end(child), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -298,6 +332,7 @@ int main(void)
         cmocka_unit_test(commands_speak_json),
         cmocka_unit_test(plan_check_tells_promise_price_and_use),
         cmocka_unit_test(serve_listens_is_alone_and_ends_in_order),
+        cmocka_unit_test(plan_and_serve_agree_on_a_gate),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
