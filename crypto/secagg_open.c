@@ -185,7 +185,7 @@ static void name_liars(opening *o, uint32_t owner, uint32_t *list, uint32_t n)
 /* By random sets of t among those that were not found wrong, or among all that say something. */
 static bool rebuild_among(opening *o, uint32_t owner, bool with_wrong, linnet_scalar *ret_secret)
 {
-    uint32_t list[LINNET_SECAGG_MEMBERS_MAX], n = 0, t = o->server->thresholds.shares;
+    uint32_t list[LINNET_SECAGG_MEMBERS_MAX] = {0}, n = 0, t = o->server->thresholds.shares;
     for (uint32_t i = 0; i < o->server->n; i++)
         if (holds(o->server, i, owner) && (with_wrong || !o->server->members[i].is_wrong))
             list[n++] = i;
