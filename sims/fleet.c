@@ -17,10 +17,15 @@ static bool happens(fleet *f, double probability)
 
 static linnet_status restart_coordinator(fleet *f, linnet_error *err)
 {
-    linnet_coordinator_options options = {.serve = true, .in_memory_speed = true};
+    linnet_coordinator_options options = {
+        .serve = true, .in_memory_speed = true, .has_seed = true, .seed = f->config->seed};
     linnet_coordinator_close(f->coordinator);
     f->coordinator = NULL;
-    return linnet_coordinator_open(f->coordinator_directory, &options, f->now_ms, &f->coordinator, err);
+    linnet_status status =
+        linnet_coordinator_open(f->coordinator_directory, &options, f->now_ms, &f->coordinator, err);
+    if (status == LINNET_OK && f->gate)
+        linnet_coordinator_set_gate(f->coordinator, f->gate, f->gate_context);
+    return status;
 }
 
 static void flip_a_bit(fleet *f, uint8_t *bytes, size_t n_bytes)
@@ -140,7 +145,8 @@ linnet_status fleet_create_arenas(fleet *f, linnet_error *err)
 
 static linnet_status create_coordinator(fleet *f, linnet_error *err)
 {
-    linnet_coordinator_options options = {.serve = true, .in_memory_speed = true};
+    linnet_coordinator_options options = {
+        .serve = true, .in_memory_speed = true, .has_seed = true, .seed = f->config->seed};
     f->coordinator_directory = linnet_path_join(f->config->out_directory, "coordinator");
     if (!f->coordinator_directory)
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a path");

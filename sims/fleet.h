@@ -36,6 +36,8 @@ typedef struct fleet {
     linnet_hash model_hash;
     linnet_coordinator *coordinator;
     char *coordinator_directory;
+    linnet_coordinator_gate_fn *gate; /* set again with every start of the coordinator; NULL: none */
+    void *gate_context;
     linnet_object_cache objects; /* shared: a sleeping device holds no adapter */
     virtual_device *devices;
     size_t n_devices;

@@ -291,7 +291,8 @@ static linnet_status collect_rounds(crew *c, const evaluation *e, const outcome 
     linnet_status status = linnet_coordinator_rounds(c->f->coordinator, &list, &n, err);
     for (size_t i = 0; status == LINNET_OK && i < n && result->n_rounds < c->f->config->n_rounds; i++) {
         if (list[i].round <= *last_seen ||
-            (strcmp(list[i].state, "closed") != 0 && strcmp(list[i].state, "void") != 0))
+            (strcmp(list[i].state, "closed") != 0 && strcmp(list[i].state, "rejected") != 0 &&
+             strcmp(list[i].state, "void") != 0))
             continue;
         *last_seen = list[i].round;
         if (list[i].state[0] == 'v')

@@ -310,6 +310,19 @@ linnet_status finish_round(fleet *f, const evaluation *e, uint64_t round, linnet
     return status;
 }
 
+/* The operator of a simulation holds what its evaluation scores. */
+typedef struct canary {
+    fleet *fleet;
+    const evaluation *evaluation;
+} canary;
+
+static linnet_status score_candidate(void *context, const linnet_adapter *adapter, double *ret_loss,
+                                     linnet_error *err)
+{
+    const canary *c = context;
+    return evaluation_run(c->fleet, c->evaluation, adapter, ret_loss, NULL, err);
+}
+
 linnet_status simulate_in_memory(fleet *f, const evaluation *e, const outcome *o,
                                  linnet_simulation_result *result, linnet_adapter **ret_adapter,
                                  linnet_error *err)
@@ -317,7 +330,11 @@ linnet_status simulate_in_memory(fleet *f, const evaluation *e, const outcome *o
     linnet_status status = LINNET_OK;
     linnet_hasher hasher;
     linnet_progress progress;
+    canary operator= {.fleet = f, .evaluation = e};
     linnet_hasher_init(&hasher, LINNET_LABEL_TRANSCRIPT);
+    f->gate = score_candidate;
+    f->gate_context = &operator;
+    linnet_coordinator_set_gate(f->coordinator, f->gate, f->gate_context);
     linnet_progress_start(&progress, o->cli, "rounds", f->config->n_rounds);
     bool is_finished = false;
     for (size_t i = 0; status == LINNET_OK && !is_finished && i < f->config->n_rounds; i++) {
@@ -349,6 +366,8 @@ linnet_status simulate_in_memory(fleet *f, const evaluation *e, const outcome *o
     result->transcript = linnet_hasher_final(&hasher);
     if (status == LINNET_OK)
         status = linnet_coordinator_adapter(f->coordinator, UINT64_MAX, ret_adapter, err);
+    f->gate = NULL; /* its context ends here */
+    linnet_coordinator_set_gate(f->coordinator, NULL, NULL);
     return status;
 }
 

@@ -107,6 +107,24 @@ static void lost_doubled_and_altered_messages_and_restarts_change_nothing(void *
     linnet_simulation_result_release(&b);
 }
 
+/* The gate of a simulation is its evaluation, over restarts of the coordinator too. */
+static void a_gate_keeps_back_what_scores_worse_than_allowed(void **state)
+{
+    (void)state;
+    linnet_simulation_config open = small_run(), wide = small_run(), narrow = small_run();
+    wide.plan.gate_tolerance = 1.5;
+    narrow.plan.gate_tolerance = 0.5; /* half the loss in one round: nothing passes */
+    narrow.scenario.restart = 0.05;
+    linnet_simulation_result a = run(&open), b = run(&wide), c = run(&narrow);
+    assert_memory_equal(&a.adapter, &b.adapter, sizeof(a.adapter));
+    assert_true(fabs(c.loss_federated - c.loss_base) < 1e-9);
+    for (size_t i = 0; i < c.n_rounds; i++)
+        assert_int_equal(c.rounds[i].accepted, 5);
+    linnet_simulation_result_release(&a);
+    linnet_simulation_result_release(&b);
+    linnet_simulation_result_release(&c);
+}
+
 static void a_round_closes_at_its_deadline_without_those_who_left(void **state)
 {
     (void)state;
@@ -176,6 +194,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_same_seed_repeats_for_any_number_of_threads),
         cmocka_unit_test(lost_doubled_and_altered_messages_and_restarts_change_nothing),
+        cmocka_unit_test(a_gate_keeps_back_what_scores_worse_than_allowed),
         cmocka_unit_test(a_round_closes_at_its_deadline_without_those_who_left),
         cmocka_unit_test(both_factors_and_momentum_run_too),
         cmocka_unit_test(real_processes_give_the_same_adapter),
