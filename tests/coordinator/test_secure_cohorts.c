@@ -258,6 +258,168 @@ static void a_noised_step_is_the_mean_but_for_the_noise(void **state)
     scene_end(&s);
 }
 
+static void assert_log_is_good(scene *s)
+{
+    linnet_error err = {0};
+    linnet_audit_entry *entries = NULL;
+    size_t n = 0;
+    assert_ok(linnet_coordinator_audit(s->coordinator, &entries, &n, &err), &err);
+    for (size_t i = 0; i < n; i++)
+        if (entries[i].flaw)
+            fail_msg("%s %llu: %s", entries[i].type, (unsigned long long)entries[i].number, entries[i].flaw);
+    free(entries);
+}
+
+/* Weighted mean of one round's members at one coordinate. */
+static double mean_of_round(const member *m, size_t n, uint64_t round, uint64_t i)
+{
+    double sum = 0, weights = 0;
+    for (size_t j = 0; j < n; j++) {
+        const device *d = &m[j].d;
+        if (d->announcement.round != round)
+            continue;
+        sum += d->weight * (double)device_value(d, &d->announcement.vectors[0], round, i);
+        weights += d->weight;
+    }
+    return sum / weights;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void a_step_is_the_median_of_its_cohorts(void **state)
+{
+    (void)state;
+    scene s;
+    member m[FLEET];
+    size_t counts[COHORTS], n = 0;
+    linnet_error err = {0};
+    linnet_adapter *before = NULL, *after = NULL;
+    linnet_influence *parts = NULL;
+    linnet_plan plan = cohorts_plan(COHORTS);
+    plan.combine = LINNET_ROBUST_MEDIAN;
+    scene_begin(&s, &plan);
+    members_begin(m, FLEET, &s);
+    all_join(m, FLEET, 1, counts, COHORTS);
+    for (uint64_t round = 1; round <= COHORTS; round++)
+        play_round(&s, m, FLEET, round);
+    assert_int_equal(scene_status(&s).version, 1);
+    const linnet_ring_spec *spec = &m[0].d.announcement.vectors[0];
+    assert_ok(linnet_coordinator_adapter(s.coordinator, 0, &before, &err), &err);
+    assert_ok(linnet_coordinator_adapter(s.coordinator, UINT64_MAX, &after, &err), &err);
+    float *moved = calloc((size_t)spec->length, sizeof(float));
+    linnet_delta_of(after, before, LINNET_FACTOR_B, moved);
+    for (uint64_t i = 0; i < spec->length; i++) {
+        double means[COHORTS];
+        for (uint64_t round = 1; round <= COHORTS; round++)
+            means[round - 1] = mean_of_round(m, FLEET, round, i);
+        qsort(means, COHORTS, sizeof(*means), by_value);
+        if (fabs((double)moved[i] - means[1]) > ldexp(1.0, -spec->exponent) + 1e-6)
+            fail_msg("coordinate %llu: %g, want %g", (unsigned long long)i, (double)moved[i], means[1]);
+    }
+    for (uint64_t round = 1; round <= COHORTS; round++) { /* of each cohort its own, and no device's */
+        assert_ok(linnet_coordinator_influence(s.coordinator, round, &parts, &n, &err), &err);
+        assert_int_equal(n, 1);
+        assert_true(!parts[0].is_device && parts[0].round == round && parts[0].cosine > 0);
+        free(parts);
+    }
+    free(moved);
+    linnet_adapter_destroy(before);
+    linnet_adapter_destroy(after);
+    members_end(m, FLEET);
+    scene_end(&s);
+}
+
+static void a_median_of_two_cohorts_is_none(void **state)
+{
+    (void)state;
+    scene s;
+    member m[FLEET];
+    size_t counts[COHORTS];
+    linnet_plan plan = cohorts_plan(COHORTS);
+    plan.combine = LINNET_ROBUST_MEDIAN;
+    scene_begin(&s, &plan);
+    members_begin(m, FLEET, &s);
+    all_join(m, FLEET, 1, counts, COHORTS);
+    play_round(&s, m, FLEET, 1);
+    play_round(&s, m, FLEET, 3);
+    s.now_ms += 61 * 1000;
+    (void)scene_tick(&s);
+    assert_int_equal(scene_status(&s).version, 0);
+    for (uint64_t round = 1; round <= COHORTS; round++)
+        assert_int_equal(round_state(&s, round), LINNET_ROUND_VOID);
+    for (uint64_t round = COHORTS + 1; round <= 2 * COHORTS; round++) /* every cohort begins anew */
+        assert_int_equal(round_state(&s, round), LINNET_ROUND_OPEN);
+    assert_log_is_good(&s);
+    members_end(m, FLEET);
+    scene_end(&s);
+}
+
+/* The second time, and from then on, the loss is too high. */
+static linnet_status refuse(void *context, const linnet_adapter *adapter, double *ret_loss, linnet_error *err)
+{
+    int *n_asked = context;
+    (void)adapter;
+    (void)err;
+    *ret_loss = ++*n_asked == 1 ? 2 : 9;
+    return LINNET_OK;
+}
+
+static void the_gate_and_a_rollback_end_all_cohorts(void **state)
+{
+    (void)state;
+    scene s;
+    member m[2 * EACH];
+    size_t counts[2];
+    int n_asked = 0;
+    uint64_t version = 0;
+    linnet_error err = {0};
+    linnet_plan plan = cohorts_plan(2);
+    plan.gate_tolerance = 1.5;
+    plan.rounds = 5;
+    scene_begin(&s, &plan);
+    linnet_coordinator_set_gate(s.coordinator, refuse, &n_asked);
+    members_begin(m, ARRAY_LEN(m), &s);
+    linnet_hash first = scene_status(&s).adapter;
+    all_join(m, ARRAY_LEN(m), 1, counts, 2);
+    play_round(&s, m, ARRAY_LEN(m), 1);
+    play_round(&s, m, ARRAY_LEN(m), 2);
+    assert_int_equal(round_state(&s, 1), LINNET_ROUND_REJECTED);
+    assert_int_equal(round_state(&s, 2), LINNET_ROUND_REJECTED);
+    linnet_hash now = scene_status(&s).adapter;
+    assert_memory_equal(now.bytes, first.bytes, sizeof(first.bytes));
+    all_join(m, ARRAY_LEN(m), 3, counts, 2);
+    linnet_coordinator_set_gate(s.coordinator, refuse, &n_asked); /* forgets what the first release scored */
+    play_round(&s, m, ARRAY_LEN(m), 3);                           /* opened, and waits */
+    assert_int_equal(round_state(&s, 3), LINNET_ROUND_OPENED);
+    assert_int_equal(linnet_coordinator_rollback(s.coordinator, UINT64_MAX, s.now_ms, &version, &err),
+                     LINNET_ERR_NOT_FOUND); /* nothing else was ever released */
+    play_round(&s, m, ARRAY_LEN(m), 4);     /* 9 is not worse than 9 */
+    assert_int_equal(round_state(&s, 4), LINNET_ROUND_CLOSED);
+    all_join(m, ARRAY_LEN(m), 5, counts, 2);
+    play_round(&s, m, ARRAY_LEN(m), 5);
+    assert_ok(linnet_coordinator_rollback(s.coordinator, UINT64_MAX, s.now_ms, &version, &err), &err);
+    assert_int_equal(version, 3);
+    assert_int_equal(round_state(&s, 5), LINNET_ROUND_VOID); /* though its sum was open */
+    assert_int_equal(round_state(&s, 6), LINNET_ROUND_VOID);
+    now = scene_status(&s).adapter;
+    assert_memory_equal(now.bytes, first.bytes, sizeof(first.bytes));
+    scene_reopen(&s);
+    linnet_coordinator_set_gate(s.coordinator, refuse, &n_asked);
+    assert_false(has_sum(&s, 5));
+    all_join(m, ARRAY_LEN(m), 7, counts, 2);
+    play_round(&s, m, ARRAY_LEN(m), 7);
+    play_round(&s, m, ARRAY_LEN(m), 8);
+    assert_int_equal(round_state(&s, 8), LINNET_ROUND_CLOSED);
+    assert_int_equal(scene_status(&s).version, 4);
+    assert_log_is_good(&s);
+    members_end(m, ARRAY_LEN(m));
+    scene_end(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -266,6 +428,9 @@ int main(void)
         cmocka_unit_test(a_step_waits_for_more_than_half_of_its_cohorts),
         cmocka_unit_test(a_seed_repeats_the_cohorts_and_chance_does_not),
         cmocka_unit_test(a_noised_step_is_the_mean_but_for_the_noise),
+        cmocka_unit_test(a_step_is_the_median_of_its_cohorts),
+        cmocka_unit_test(a_median_of_two_cohorts_is_none),
+        cmocka_unit_test(the_gate_and_a_rollback_end_all_cohorts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
