@@ -5,6 +5,9 @@
 #include "attacks.h"
 
 #include <math.h>
+#include <string.h>
+
+#include "linnet/secagg.h"
 
 /* Streams of the seed: who attacks, what noise an attacker draws. */
 #define STREAM_ATTACKERS UINT64_C(0x61747461636b)
@@ -81,4 +84,75 @@ void attack_delta(linnet_attack attack, double scale, linnet_rng *rng, float *co
         multiply(scale, parts, lengths, n_parts);
     else if (attack == LINNET_ATTACK_RANDOM)
         become_noise(rng, parts, lengths, n_parts);
+}
+
+/* ---- label flip ---- */
+
+/* The words of a text from the last to the first. */
+static void reverse_words(char *text)
+{
+    size_t n = strlen(text), first = 0;
+    for (size_t i = 0; i < n / 2; i++) {
+        char c = text[i];
+        text[i] = text[n - 1 - i];
+        text[n - 1 - i] = c;
+    }
+    for (size_t i = 0; i <= n; i++) {
+        if (text[i] != ' ' && text[i] != '\0')
+            continue;
+        for (size_t a = first, b = i; a + 1 < b; a++, b--) {
+            char c = text[a];
+            text[a] = text[b - 1];
+            text[b - 1] = c;
+        }
+        first = i + 1;
+    }
+}
+
+static void swap_texts(char **a, char **b)
+{
+    char *held = *a;
+    *a = *b;
+    *b = held;
+}
+
+/* What a record is scored on, NULL for a text. */
+static char **label_of(linnet_record *record)
+{
+    if (record->kind == LINNET_RECORD_COMPLETION)
+        return &record->completion;
+    if (record->kind == LINNET_RECORD_MESSAGES && record->n_messages > 0)
+        return &record->messages[record->n_messages - 1].content;
+    return NULL;
+}
+
+void attack_labels(linnet_dataset *dataset)
+{
+    size_t half = dataset->n_records / 2;
+    for (size_t i = 0; i < dataset->n_records; i++) {
+        char **own = label_of(&dataset->records[i]);
+        char **other = i < half ? label_of(&dataset->records[i + half]) : NULL;
+        if (!own)
+            reverse_words(dataset->records[i].text);
+        else if (other)
+            swap_texts(own, other);
+    }
+}
+
+/* ---- wrong shares ---- */
+
+#define M9_HEAD_BYTES (LINNET_HASH_BYTES + LINNET_DEVICE_ID_BYTES)
+#define M9_ENTRY_BYTES (1 + LINNET_SCALAR_BYTES)
+
+void attack_shares(linnet_rng *rng, const linnet_identity *identity, uint8_t *m9, size_t n_bytes)
+{
+    if (n_bytes < M9_HEAD_BYTES + LINNET_SIGNATURE_BYTES)
+        return;
+    size_t n_body = n_bytes - LINNET_SIGNATURE_BYTES;
+    for (size_t at = M9_HEAD_BYTES; at + M9_ENTRY_BYTES <= n_body; at += M9_ENTRY_BYTES)
+        if (m9[at] != 0)                   /* "missing" has no share */
+            for (size_t i = 0; i < 8; i++) /* the low bytes: it stays a scalar */
+                m9[at + 1 + i] = (uint8_t)linnet_rng_next(rng);
+    linnet_signature signature = linnet_sign(identity, LINNET_LABEL_UNMASK, m9, n_body);
+    memcpy(m9 + n_body, signature.bytes, sizeof(signature.bytes));
 }

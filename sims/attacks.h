@@ -4,6 +4,8 @@
 
 /* Inner header: who attacks, and what an attack makes of a delta before it is encoded. */
 
+#include "linnet/dataset.h"
+#include "linnet/identity.h"
 #include "linnet/rng.h"
 #include "linnet/simulation.h"
 
@@ -22,5 +24,11 @@ bool attack_is_on_delta(linnet_attack attack);
  * norm is. Left alone where the attack is not on the delta. scale is for LINNET_ATTACK_SCALE. */
 void attack_delta(linnet_attack attack, double scale, linnet_rng *rng, float *const *parts,
                   const size_t *lengths, size_t n_parts);
+
+/** Label flip: every completion (an assistant's content, a text's order of words) becomes another one's. */
+void attack_labels(linnet_dataset *dataset);
+
+/** Wrong shares: every share in this M9 becomes a random one of the same kind, signed anew. */
+void attack_shares(linnet_rng *rng, const linnet_identity *identity, uint8_t *m9, size_t n_bytes);
 
 #endif

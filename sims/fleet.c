@@ -184,6 +184,57 @@ static linnet_status enroll(fleet *f, virtual_device *device, linnet_error *err)
     return status;
 }
 
+/* ---- attackers ---- */
+
+static linnet_rng next_attack(virtual_device *device)
+{
+    const fleet *f = device->fleet;
+    return attack_stream(f->config->seed, ++device->n_attacks, (uint32_t)(device - f->devices));
+}
+
+static void change_delta(void *context, float *const *parts, const size_t *lengths, size_t n_parts)
+{
+    virtual_device *device = context;
+    const linnet_scenario *scenario = &device->fleet->config->scenario;
+    linnet_rng rng = next_attack(device);
+    attack_delta(scenario->attack, scenario->attack_scale, &rng, parts, lengths, n_parts);
+}
+
+static void change_message(void *context, uint32_t kind, const linnet_identity *identity, uint8_t *bytes,
+                           size_t n_bytes)
+{
+    if (kind != LINNET_ROUND_UNMASK)
+        return;
+    linnet_rng rng = next_attack(context);
+    attack_shares(&rng, identity, bytes, n_bytes);
+}
+
+static linnet_status choose_attackers(fleet *f, linnet_error *err)
+{
+    const linnet_scenario *scenario = &f->config->scenario;
+    bool *is_attacker = calloc(f->n_devices, sizeof(*is_attacker));
+    if (!is_attacker)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for %zu devices", f->n_devices);
+    size_t n = attackers_choose(scenario, f->config->seed, f->n_devices, is_attacker);
+    for (size_t i = 0; i < f->n_devices; i++) {
+        virtual_device *device = &f->devices[i];
+        device->is_attacker = is_attacker[i];
+        device->mischief =
+            (linnet_mischief){.context = device, .omits_noise = scenario->attack == LINNET_ATTACK_OMIT_NOISE};
+        if (attack_is_on_delta(scenario->attack))
+            device->mischief.change_delta = change_delta;
+        if (scenario->attack == LINNET_ATTACK_WRONG_SHARES)
+            device->mischief.change_message = change_message;
+    }
+    free(is_attacker);
+    if (n == 0 || scenario->attack != LINNET_ATTACK_LABEL_FLIP)
+        return LINNET_OK;
+    linnet_status status = linnet_dataset_load(f->config->data_path, false, &f->flipped, err);
+    if (status == LINNET_OK)
+        attack_labels(f->flipped);
+    return status;
+}
+
 linnet_status fleet_create(const linnet_simulation_config *config, fleet *ret_fleet, linnet_error *err)
 {
     linnet_status status = fleet_load(config, ret_fleet, err);
@@ -206,6 +257,8 @@ linnet_status fleet_create(const linnet_simulation_config *config, fleet *ret_fl
         device->speed = 0.5 + 1.5 * linnet_rng_double(&speeds);
         status = enroll(f, device, err);
     }
+    if (status == LINNET_OK)
+        status = choose_attackers(f, err);
     if (status != LINNET_OK)
         fleet_release(f);
     return status;
@@ -230,6 +283,7 @@ void fleet_release(fleet *f)
     linnet_shares_destroy(f->shares);
     if (f->eval != f->data)
         linnet_dataset_destroy(f->eval);
+    linnet_dataset_destroy(f->flipped);
     linnet_dataset_destroy(f->data);
     linnet_tokenizer_destroy(f->tokenizer);
     linnet_model_close(f->model);
@@ -245,7 +299,8 @@ linnet_status fleet_wake(fleet *f, virtual_device *device, linnet_error *err)
                                    .model = f->model,
                                    .model_hash = &f->model_hash,
                                    .tokenizer = f->tokenizer,
-                                   .dataset = f->data,
+                                   .dataset = device->is_attacker && f->flipped ? f->flipped : f->data,
+                                   .mischief = device->is_attacker ? &device->mischief : NULL,
                                    .records = device->share->records,
                                    .n_records = device->share->n_records,
                                    .policy = linnet_policy_default(),

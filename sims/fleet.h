@@ -5,6 +5,7 @@
 /* Inner header of the simulator: virtual devices, the network between them and the coordinator, and the
  * clock. */
 
+#include "attacks.h"
 #include "linnet/coordinator.h"
 #include "linnet/device.h"
 #include "linnet/simulation.h"
@@ -23,7 +24,10 @@ typedef struct virtual_device {
     linnet_device *device; /* NULL while asleep */
     int64_t busy_until_ms; /* virtual time at which its training ends */
     bool has_trained;      /* in the present round */
-    linnet_status status;  /* of the last parallel work, with its error */
+    bool is_attacker;
+    uint64_t n_attacks; /* deltas changed, messages forged: each has its own randomness */
+    linnet_mischief mischief;
+    linnet_status status; /* of the last parallel work, with its error */
     linnet_error error;
 } virtual_device;
 
@@ -32,6 +36,7 @@ typedef struct fleet {
     linnet_model *model;
     linnet_tokenizer *tokenizer;
     linnet_dataset *data, *eval; /* eval may be the same set as data */
+    linnet_dataset *flipped;     /* what attackers of a label flip train on; NULL without */
     linnet_shares *shares;
     linnet_hash model_hash;
     linnet_coordinator *coordinator;

@@ -349,6 +349,9 @@ linnet_status simulate_processes(fleet *f, const evaluation *e, const outcome *o
     if (f->n_devices > PROCESSES_MAX || f->config->scenario.participation < 1)
         return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
                            "--processes runs at most %d devices, all of them in every round", PROCESSES_MAX);
+    if (f->config->scenario.attack != LINNET_ATTACK_NONE)
+        return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                           "the clients of --processes are honest: run attacks without it");
     linnet_hasher_init(&hasher, LINNET_LABEL_TRANSCRIPT);
     linnet_rng_init(&c.rng, f->config->seed, STREAM_KILLS);
     c.next_kill_ms = now_ms() + 1500;

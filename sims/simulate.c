@@ -164,6 +164,17 @@ static linnet_status round_number(fleet *f, uint64_t *ret_round, bool *ret_finis
     return status;
 }
 
+/* An attacker that aborts takes part until its masks are in everybody's vectors, and goes away then. */
+static void abort_attacker(const fleet *f, virtual_device *device)
+{
+    linnet_device_report report;
+    if (!device->is_attacker || f->config->scenario.attack != LINNET_ATTACK_ABORT)
+        return;
+    linnet_device_status(device->device, &report);
+    if (strcmp(report.phase, "uploading") == 0)
+        fleet_sleep(device);
+}
+
 /* Those of the set that drop out do so once they have trained: their upload never arrives. */
 static void drop_out(fleet *f, const awake_set *awake)
 {
@@ -197,6 +208,7 @@ static linnet_status play_round(fleet *f, const awake_set *awake, uint64_t round
             n_polls += 1000;
         } else {
             status = linnet_device_poll(device->device, f->now_ms, err);
+            abort_attacker(f, device);
         }
         if (status == LINNET_OK)
             status = tick(f, err);

@@ -50,8 +50,11 @@ static linnet_status encode_noised(const linnet_device *device, const encode_job
                                    const linnet_ring_spec *spec, const float *values, size_t n_values,
                                    linnet_rng *rng, uint8_t *packed, linnet_error *err)
 {
-    const linnet_dp_spec dp = {
+    linnet_dp_spec dp = {
         .clip = job->privacy->clip, .sigma2 = job->privacy->sigma2, .rotates = job->privacy->rotates};
+    const linnet_mischief *mischief = device->config.mischief;
+    if (mischief && mischief->omits_noise)
+        dp.sigma2 = LINNET_DP_VARIANCE_MIN;
     bool is_seeded = device->config.has_seed && device->config.seeds_noise;
     return linnet_dp_encode(spec, &dp, job->chain, values, n_values,
                             is_seeded ? seeded_random : linnet_system_random, rng, packed, err);
@@ -133,6 +136,33 @@ static linnet_status load_delta(const linnet_device *device, linnet_buffer *ret_
                                                           : kv->get(kv->context, KV_DELTA, ret_delta, err);
 }
 
+/* What an attacker of a simulation sends in the place of what it trained: `bytes` are the floats of B, of A,
+ * or of both. */
+static linnet_status change_delta(const linnet_device *device, linnet_buffer *bytes, linnet_error *err)
+{
+    const linnet_mischief *mischief = device->config.mischief;
+    uint32_t factors = device->release.factors;
+    size_t n = bytes->n_bytes / sizeof(float), lengths[2] = {n, 0}, n_parts = 1;
+    if (!mischief || !mischief->change_delta)
+        return LINNET_OK;
+    float *values = calloc(n + 1, sizeof(*values)), *parts[2] = {values, NULL};
+    if (!values)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "delta of %zu values", n);
+    if (factors == LINNET_FACTORS_BOTH && device->layout && device->layout->n_b <= n) {
+        lengths[0] = device->layout->n_b;
+        lengths[1] = n - lengths[0];
+        parts[1] = values + lengths[0];
+        n_parts = 2;
+    }
+    for (size_t i = 0; i < n; i++)
+        values[i] = linnet_load_f32(bytes->bytes + i * sizeof(float));
+    mischief->change_delta(mischief->context, parts, lengths, n_parts);
+    for (size_t i = 0; i < n; i++)
+        linnet_store_f32(bytes->bytes + i * sizeof(float), values[i]);
+    free(values);
+    return LINNET_OK;
+}
+
 linnet_status device_encode(const linnet_device *device, const encode_job *job, linnet_buffer *packed,
                             linnet_error *err)
 {
@@ -142,6 +172,8 @@ linnet_status device_encode(const linnet_device *device, const encode_job *job, 
     size_t at = 0;
     linnet_rng_init(&rng, device->record.train_seed, a->round);
     linnet_status status = load_delta(device, &delta, err);
+    if (status == LINNET_OK)
+        status = change_delta(device, &delta, err);
     for (size_t i = 0; i < a->n_vectors && status == LINNET_OK; i++) {
         const linnet_ring_spec *spec = &a->vectors[i];
         size_t n = linnet_ring_bytes(spec), n_floats = floats_of(job, spec, delta.n_bytes - at);

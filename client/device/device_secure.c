@@ -593,18 +593,35 @@ static linnet_status exchange(linnet_device *device, const linnet_hash *chain, c
     return status;
 }
 
+/* What an attacker of a simulation says in its place. */
+static linnet_status change_message(const linnet_device *device, outgoing *o, linnet_buffer *copy,
+                                    linnet_error *err)
+{
+    const linnet_mischief *mischief = device->config.mischief;
+    if (!mischief || !mischief->change_message || !o->bytes)
+        return LINNET_OK;
+    linnet_buffer_append(copy, o->bytes, o->n_bytes);
+    if (copy->failed)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "message");
+    mischief->change_message(mischief->context, o->kind, device->identity, copy->bytes, copy->n_bytes);
+    o->bytes = copy->bytes;
+    return LINNET_OK;
+}
+
 static linnet_status say(linnet_device *device, linnet_error *err)
 {
-    const outgoing o = next_message(device);
-    linnet_buffer storage = {0}, raw = {0};
+    outgoing o = next_message(device);
+    linnet_buffer storage = {0}, raw = {0}, copy = {0};
     linnet_answer answer = {0};
     bool is_answered = false;
-    linnet_status status =
-        exchange(device, &device->round.chain, &o, &storage, &raw, &answer, &is_answered, err);
+    linnet_status status = change_message(device, &o, &copy, err);
+    if (status == LINNET_OK)
+        status = exchange(device, &device->round.chain, &o, &storage, &raw, &answer, &is_answered, err);
     if (status == LINNET_OK && is_answered)
         status = take_answer(device, o.kind, &answer, &raw, err);
     linnet_buffer_release(&storage);
     linnet_buffer_release(&raw);
+    linnet_buffer_release(&copy);
     return status;
 }
 

@@ -2,6 +2,7 @@
 /* Attackers are chosen by the seed, and do to a delta what their name says. */
 #include "testing.h"
 
+#include "linnet/secagg.h"
 #include "sims/attacks.h"
 
 #include <math.h>
@@ -136,9 +137,63 @@ static void random_leaves_a_zero_delta_zero(void **state)
         assert_true(zero[i] == 0);
 }
 
+/* ---- labels and shares ---- */
+
+static void every_label_becomes_another_ones(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {"{\"prompt\":\"a\",\"completion\":\"one\"}",
+                                        "{\"prompt\":\"b\",\"completion\":\"two\"}",
+                                        "{\"text\":\"pull the net\"}",
+                                        "{\"prompt\":\"c\",\"completion\":\"three\"}",
+                                        "{\"prompt\":\"d\",\"completion\":\"four\"}",
+                                        "{\"text\":\"up\"}"};
+    static const char *const want[] = {"three", "four", "net the pull", "one", "two", "up"};
+    linnet_record records[ARRAY_LEN(lines)];
+    linnet_dataset dataset = {.records = records, .n_records = ARRAY_LEN(lines)};
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++)
+        assert_int_equal(linnet_record_parse(lines[i], strlen(lines[i]), &records[i], NULL), LINNET_OK);
+    attack_labels(&dataset);
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+        assert_string_equal(records[i].completion ? records[i].completion : records[i].text, want[i]);
+        linnet_record_release(&records[i]);
+    }
+}
+
+static void forged_shares_are_signed_and_of_the_same_kind(void **state)
+{
+    (void)state;
+    enum { ENTRIES = 5, N = 32 + 16 + ENTRIES * 33 + 64 };
+    uint8_t m9[N] = {0}, before[N];
+    linnet_identity *identity = NULL;
+    linnet_signature signature;
+    linnet_rng rng = attack_stream(1, 1, 0);
+    assert_int_equal(linnet_crypto_init(NULL), LINNET_OK);
+    assert_int_equal(linnet_identity_create(&identity, NULL), LINNET_OK);
+    for (size_t i = 0; i < ENTRIES; i++)
+        m9[48 + i * 33] = (uint8_t)(i % 3);
+    memcpy(before, m9, N);
+    attack_shares(&rng, identity, m9, N);
+    for (size_t i = 0; i < ENTRIES; i++) {
+        const uint8_t *entry = m9 + 48 + i * 33;
+        linnet_scalar share;
+        memcpy(share.bytes, entry + 1, sizeof(share.bytes));
+        assert_int_equal(entry[0], i % 3);
+        assert_true(linnet_scalar_is_canonical(&share));
+        assert_int_equal(memcmp(entry, before + 48 + i * 33, 33) != 0, i % 3 != 0);
+    }
+    memcpy(signature.bytes, m9 + N - 64, sizeof(signature.bytes));
+    assert_int_equal(
+        linnet_verify(linnet_identity_public_key(identity), LINNET_LABEL_UNMASK, m9, N - 64, &signature),
+        LINNET_OK);
+    linnet_identity_destroy(identity);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_label_becomes_another_ones),
+        cmocka_unit_test(forged_shares_are_signed_and_of_the_same_kind),
         cmocka_unit_test(names_are_those_of_the_scenario),
         cmocka_unit_test(the_fraction_is_kept),
         cmocka_unit_test(the_seed_chooses_and_favours_nobody),

@@ -121,6 +121,19 @@ void linnet_consortium_release(linnet_consortium *consortium);
 /* ---- the agent ---- */
 typedef struct linnet_device linnet_device;
 
+/** What a malicious device does, for simulations of attacks; a real device has none. All calls come from
+ * linnet_device_poll. */
+typedef struct linnet_mischief {
+    void *context;
+    /** The delta before it is clipped and encoded: one array per active factor, B first. NULL: as trained. */
+    void (*change_delta)(void *context, float *const *parts, const size_t *lengths, size_t n_parts);
+    /** A message of a masked round (linnet_round_kind) before it leaves, to be changed in place and signed
+     * again. NULL: as it should be. */
+    void (*change_message)(void *context, uint32_t kind, const linnet_identity *identity, uint8_t *bytes,
+                           size_t n_bytes);
+    bool omits_noise; /* all but the least that can be encoded */
+} linnet_mischief;
+
 typedef struct linnet_device_config {
     linnet_kv *kv;                /* borrowed */
     linnet_object_cache *objects; /* borrowed */
@@ -139,7 +152,8 @@ typedef struct linnet_device_config {
     size_t n_consortium;
     bool has_seed; /* simulations and tests: data order and rounding from this seed, not the system */
     uint64_t seed;
-    bool seeds_noise; /* simulations only: noise that can be drawn again hides nothing */
+    bool seeds_noise;                /* simulations only: noise that can be drawn again hides nothing */
+    const linnet_mischief *mischief; /* simulations only: borrowed, NULL for an honest device */
 } linnet_device_config;
 
 /** What the device needs next. */
