@@ -12,6 +12,7 @@
 #include "linnet/coordinator.h"
 
 #include <math.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define SCENE_DEVICES 8
@@ -23,6 +24,7 @@ typedef struct scene {
     linnet_coordinator *coordinator;
     int64_t now_ms;
     linnet_public_key key, authority; /* what an invite pins */
+    int line; /* a socket to the process that serves, which may die; 0: it is this one */
 } scene;
 
 typedef struct device {
@@ -173,13 +175,63 @@ static inline linnet_round_report scene_round(scene *s, uint64_t round)
     return found;
 }
 
+/* What goes over the line: a request or a tick, and the answer to it. */
+typedef struct line_head {
+    char method[8], path[160]; /* method "": a tick, "q": the end */
+    int64_t now_ms;
+    int32_t status; /* of a tick: linnet_status */
+    uint32_t retry_after_s;
+    uint64_t n_body;
+} line_head;
+
+static inline bool line_send(int line, const line_head *head, const void *body)
+{
+    const uint8_t *at = body;
+    size_t left = (size_t)head->n_body;
+    bool is_up = send(line, head, sizeof(*head), MSG_NOSIGNAL) == (ssize_t)sizeof(*head);
+    while (is_up && left > 0) {
+        ssize_t n = send(line, at, left, MSG_NOSIGNAL);
+        is_up = n > 0;
+        at += is_up ? n : 0;
+        left -= is_up ? (size_t)n : 0;
+    }
+    return is_up;
+}
+
+/* The head of a message and its body (owned); false where the other end is gone. */
+static inline bool line_receive(int line, line_head *head, linnet_buffer *body)
+{
+    if (recv(line, head, sizeof(*head), MSG_WAITALL) != (ssize_t)sizeof(*head) ||
+        !linnet_buffer_reserve(body, (size_t)head->n_body + 1))
+        return false;
+    body->n_bytes = (size_t)head->n_body;
+    return head->n_body == 0 || recv(line, body->bytes, body->n_bytes, MSG_WAITALL) == (ssize_t)body->n_bytes;
+}
+
+/* An exchange with whoever serves; HTTP status 0 where nobody answers. */
+static inline void scene_handle(scene *s, const linnet_http_request *request, linnet_http_response *response)
+{
+    line_head head = {.now_ms = s->now_ms, .n_body = request->n_body};
+    if (s->line == 0) {
+        linnet_coordinator_handle(s->coordinator, s->now_ms, request, response);
+        return;
+    }
+    *response = (linnet_http_response){0};
+    (void)snprintf(head.method, sizeof(head.method), "%s", request->method);
+    (void)snprintf(head.path, sizeof(head.path), "%s", request->path);
+    if (line_send(s->line, &head, request->body) && line_receive(s->line, &head, &response->body)) {
+        response->status = head.status;
+        response->retry_after_s = head.retry_after_s;
+    }
+}
+
 /* One exchange as it is; returns the HTTP status, body appended to ret_body. */
 static inline int scene_exchange(scene *s, const char *method, const char *path, const void *body,
                                  size_t n_body, linnet_buffer *ret_body)
 {
     linnet_http_request request = {.method = method, .path = path, .body = body, .n_body = n_body};
     linnet_http_response response;
-    linnet_coordinator_handle(s->coordinator, s->now_ms, &request, &response);
+    scene_handle(s, &request, &response);
     int status = response.status;
     if (ret_body)
         linnet_buffer_append(ret_body, response.body.bytes, response.body.n_bytes);
@@ -231,7 +283,7 @@ static inline int device_send(device *d, const linnet_exchange *exchange)
     linnet_http_request request = {
         .method = "POST", .path = d->path, .body = d->wire.bytes, .n_body = d->wire.n_bytes};
     linnet_http_response response;
-    linnet_coordinator_handle(d->scene->coordinator, d->scene->now_ms, &request, &response);
+    scene_handle(d->scene, &request, &response);
     int status = response.status;
     d->retry_after_s = response.retry_after_s;
     d->answer = (linnet_answer){0};

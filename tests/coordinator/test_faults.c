@@ -1,136 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Kills, full disks and failing fsyncs, at every single write. This program's own write, pwrite, fsync and
- * the like stand before libc's (for LMDB too), count, and on the n-th call kill the process or fail. So n
+/* Kills, full disks and failing fsyncs, at every single write (faults.h). The number of the call that fails
  * runs from 1 until a run needs fewer calls: every durable write is hit, without a clock. After each fault
  * the state must lead to the very adapter of an undisturbed run, with every acknowledged contribution counted
  * once. */
+#include "faults.h"
 #include "fixture.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 
-#define VISIBLE __attribute__((visibility("default")))
 #define DEVICES 2
 #define ROUNDS 2
-
-/* ---- faults ---- */
-
-static struct {
-    long n_calls; /* counted while is_armed */
-    bool is_armed;
-    long kill_at;            /* this call kills, a write after half of its bytes */
-    long full_from, full_to; /* these writes find the disk full */
-    long sync_fails_at;      /* this fsync fails; counted on its own */
-    long n_syncs;
-} faults;
-
-/* False: the caller's write fails with ENOSPC, as one does that needs new blocks. Where the blocks are there
- * already (LMDB's two meta pages) a full disk takes the write. */
-static bool may_write(int fd, off_t end)
-{
-    struct stat st;
-    if (!faults.is_armed)
-        return true;
-    faults.n_calls++;
-    if (faults.n_calls < faults.full_from || faults.n_calls >= faults.full_to || fstat(fd, &st) != 0 ||
-        end <= st.st_size)
-        return true;
-    errno = ENOSPC;
-    return false;
-}
-
-static bool is_last(void)
-{
-    return faults.is_armed && faults.n_calls == faults.kill_at;
-}
-
-static ssize_t write_or_die(int fd, const void *bytes, size_t n, off_t offset, bool has_offset)
-{
-    if (!may_write(fd, has_offset ? offset + (off_t)n : INT64_MAX))
-        return -1;
-    if (is_last())
-        n = n > 1 ? n / 2 : n;
-    ssize_t done =
-        has_offset ? syscall(SYS_pwrite64, fd, bytes, n, offset) : syscall(SYS_write, fd, bytes, n);
-    if (is_last())
-        (void)raise(SIGKILL);
-    return done;
-}
-
-static int sync_or_die(long number, int fd)
-{
-    if (faults.is_armed && (faults.n_calls++, is_last()))
-        (void)raise(SIGKILL);
-    if (faults.is_armed && ++faults.n_syncs == faults.sync_fails_at) {
-        errno = EIO;
-        return -1;
-    }
-    return (int)syscall(number, fd);
-}
-
-VISIBLE ssize_t write(int fd, const void *bytes, size_t n)
-{
-    return write_or_die(fd, bytes, n, 0, false);
-}
-
-VISIBLE ssize_t pwrite(int fd, const void *bytes, size_t n, off_t offset)
-{
-    return write_or_die(fd, bytes, n, offset, true);
-}
-
-#if defined(__GLIBC__) && !defined(pwrite)
-ssize_t pwrite_other(int fd, const void *bytes, size_t n, off_t offset) __asm__("pwrite");
-VISIBLE ssize_t pwrite_other(int fd, const void *bytes, size_t n, off_t offset)
-{
-    return write_or_die(fd, bytes, n, offset, true);
-}
-#endif
-
-VISIBLE ssize_t pwritev(int fd, const struct iovec *parts, int n_parts, off_t offset)
-{
-    ssize_t done = 0;
-    for (int i = 0; i < n_parts; i++) {
-        ssize_t n = pwrite(fd, parts[i].iov_base, parts[i].iov_len, offset + done);
-        if (n < 0)
-            return done > 0 ? done : n;
-        done += n;
-        if ((size_t)n < parts[i].iov_len)
-            break;
-    }
-    return done;
-}
-
-VISIBLE int fsync(int fd)
-{
-    return sync_or_die(SYS_fsync, fd);
-}
-
-VISIBLE int fdatasync(int fd)
-{
-    return sync_or_die(SYS_fdatasync, fd);
-}
-
-VISIBLE int rename(const char *from, const char *to)
-{
-    if (faults.is_armed && (faults.n_calls++, is_last()))
-        (void)raise(SIGKILL);
-    return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
-}
-
-VISIBLE int unlink(const char *path)
-{
-    if (faults.is_armed && (faults.n_calls++, is_last()))
-        (void)raise(SIGKILL);
-    return (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
-}
 
 /* ---- a fleet that goes on whatever happens ---- */
 
