@@ -44,7 +44,9 @@ static void on_request(void *context, const linnet_http_request *request, linnet
     service *s = context;
     const uint64_t one = 1;
     linnet_coordinator_handle(s->coordinator, coordinator_now_ms(), request, ret_response);
-    if (strcmp(request->path, LINNET_PATH_UPLOAD) == 0 && write(s->wake_fd, &one, sizeof(one)) != sizeof(one))
+    bool may_end_a_phase =
+        strcmp(request->path, LINNET_PATH_UPLOAD) == 0 || strcmp(request->path, LINNET_PATH_ROUND) == 0;
+    if (may_end_a_phase && write(s->wake_fd, &one, sizeof(one)) != sizeof(one))
         on_log((void *)(uintptr_t)s->cli, 4,
                "cannot wake the clock thread; it wakes by itself within a second");
 }
@@ -229,7 +231,7 @@ static linnet_status gate_set(service *s, const char *state, const char *text, u
 
 static int run_serve(linnet_cli *cli, int argc, char **argv)
 {
-    const char *state = NULL, *listen_text = "127.0.0.1:8440", *gate = NULL;
+    const char *state = NULL, *listen_text = "127.0.0.1:8440", *gate = NULL, *log_path = NULL;
     uint64_t gate_timeout_s = LINNET_GATE_TIMEOUT_S;
     linnet_option options[] = {
         {.name = "state",
@@ -256,6 +258,11 @@ static int run_serve(linnet_cli *cli, int argc, char **argv)
          .help = "longest run of the gate's command",
          .min = 1,
          .max = 86400},
+        {.name = "log",
+         .kind = LINNET_OPTION_TEXT,
+         .value = &log_path,
+         .argument = "FILE",
+         .help = "log of what the state has said, best on another volume: finds a restored backup"},
     };
     int done =
         linnet_cli_parse(cli, &coordinator_command_serve, options, ARRAY_LEN(options), argc, argv, 0, 0);
@@ -263,7 +270,7 @@ static int run_serve(linnet_cli *cli, int argc, char **argv)
         return done;
     linnet_error err = {0};
     service s = {.cli = cli, .wake_fd = -1, .signal_fd = -1};
-    const linnet_coordinator_options open_options = {.serve = true};
+    const linnet_coordinator_options open_options = {.serve = true, .log_path = log_path};
     linnet_status status = events_open(&s, &err);
     if (status == LINNET_OK)
         status = linnet_coordinator_open(state, &open_options, coordinator_now_ms(), &s.coordinator, &err);

@@ -4,6 +4,7 @@
  *   objects/        plan and adapters by hash     authority/        the authority's seed (trial set-up only)
  *   spool/          uploads of the open round     channel/          secrets of the channel keys
  *   server/         the optimiser's state         serve.lock        held by the one process that serves
+ *   transcript.log  heads of the transcript, unless it is kept elsewhere (witness.c)
  *   sums/           opened sums of a step whose other cohorts are not there yet
  * Init works in place and takes back what it made when it fails; the store's format row is its last commit.
  */
@@ -95,9 +96,10 @@ static linnet_status coordinator_alloc(const char *directory, linnet_coordinator
         return linnet_fail(err, LINNET_ERR_NOMEM, "coordinator '%s'", directory);
     }
     c->directory = own;
-    c->lock_fd = -1;
+    c->lock_fd = c->witness_fd = -1;
     (void)pthread_mutex_init(&c->lock, NULL); /* default attributes: cannot fail on Linux */
     (void)pthread_mutex_init(&c->secure_lock, NULL);
+    (void)pthread_mutex_init(&c->witness_lock, NULL);
     for (size_t i = 0; i < LINNET_SPOOL_LOCKS; i++)
         (void)pthread_mutex_init(&c->spool_locks[i], NULL);
     *ret_coordinator = c;
@@ -126,6 +128,7 @@ void linnet_coordinator_close(linnet_coordinator *c)
         linnet_coordinator_say(c, 4,
                                "the last traffic counts are lost"); /* a statistic: a full disk may cost it */
     linnet_secure_end(c);
+    linnet_witness_close(c);
     linnet_store_close(c->store);
     linnet_layout_destroy(c->layout);
     linnet_identity_destroy(c->identity);
@@ -135,6 +138,7 @@ void linnet_coordinator_close(linnet_coordinator *c)
         (void)close(c->lock_fd);
     (void)pthread_mutex_destroy(&c->lock);
     (void)pthread_mutex_destroy(&c->secure_lock);
+    (void)pthread_mutex_destroy(&c->witness_lock);
     for (size_t i = 0; i < LINNET_SPOOL_LOCKS; i++)
         (void)pthread_mutex_destroy(&c->spool_locks[i]);
     free(c->directory);
@@ -590,6 +594,8 @@ static linnet_status state_open(linnet_coordinator *c, const linnet_coordinator_
         status = keys_read(c, err);
     if (status == LINNET_OK)
         status = linnet_channel_keys_load(c, err);
+    if (status == LINNET_OK && options->serve)
+        status = linnet_witness_open(c, options->log_path, err);
     if (status == LINNET_OK && options->serve)
         status = serve_begin(c, now_ms, err);
     c->serves = status == LINNET_OK && options->serve;

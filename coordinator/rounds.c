@@ -598,6 +598,8 @@ linnet_status linnet_coordinator_tick(linnet_coordinator *c, int64_t now_ms, int
     int64_t next_ms = (int64_t)next_s * 1000;
     if (status == LINNET_OK)
         status = rounds_advance(c, now_ms, &next_ms, err);
+    if (status == LINNET_OK)
+        status = linnet_witness_keep(c, err);
     if (status == LINNET_ERR_NO_SPACE || status == LINNET_ERR_NOMEM || status == LINNET_ERR_BUSY) {
         linnet_coordinator_say(c, 4, "%s; trying again in %d s",
                                err ? err->message : linnet_status_text(status), RETRY_FULL_MS / 1000);

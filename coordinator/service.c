@@ -236,7 +236,11 @@ static linnet_status handle_opened(linnet_coordinator *c, int64_t now_ms, const 
         status = handle_round(c, now_ms, &device, &frame, &reply, err);
     else
         status = handle_upload(c, now_ms, &device, &frame, &reply, err);
+    if (status == LINNET_OK)
+        status = linnet_witness_keep(c, err); /* before what follows from it leaves */
     if (status == LINNET_ERR_NO_SPACE) {
+        linnet_reply_release(&reply);
+        reply = (linnet_reply){0};
         linnet_coordinator_say(c, 4, "disk full: a request waits (%s)", err->message);
         linnet_reply_set(&reply, LINNET_ANSWER_NO_SPACE, "the coordinator's disk is full");
         reply.answer.retry_after_ms = 30000;

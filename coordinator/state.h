@@ -62,6 +62,11 @@ struct linnet_coordinator {
 
     pthread_mutex_t spool_locks[LINNET_SPOOL_LOCKS];
 
+    char *witness_path;           /* owned */
+    int witness_fd;               /* -1: not serving */
+    pthread_mutex_t witness_lock; /* guards the two below and the file's end */
+    uint64_t witness_bytes, witness_entries;
+
     pthread_mutex_t secure_lock; /* guards secure; held over the commits that go with a change of it */
     linnet_secure_slot secure[LINNET_COHORTS_MAX];
     bool has_seed; /* simulations: cohorts and central noise are drawn from it */
@@ -237,6 +242,15 @@ linnet_status linnet_secure_handle(linnet_coordinator *coordinator, int64_t now_
                                    const linnet_device_row *device, const linnet_round_message *message,
                                    const uint8_t *raw, size_t n_raw, linnet_reply *reply,
                                    linnet_error *err) LINNET_NODISCARD;
+
+/* ---- witness.c ---- */
+/** On start, in the serving process: MISMATCH where the store is behind the log of what it said (path NULL:
+ * the one in the state directory), so that it must be a restored backup. */
+linnet_status linnet_witness_open(linnet_coordinator *coordinator, const char *path,
+                                  linnet_error *err) LINNET_NODISCARD;
+/** Before anything leaves: the newest head of the transcript is in the log. */
+linnet_status linnet_witness_keep(linnet_coordinator *coordinator, linnet_error *err) LINNET_NODISCARD;
+void linnet_witness_close(linnet_coordinator *coordinator);
 
 /* ---- uploads.c ---- */
 linnet_status linnet_uploads_handle(linnet_coordinator *coordinator, int64_t now_ms,

@@ -30,13 +30,15 @@ typedef struct linnet_coordinator_options {
     bool serve; /* take the state's lock, sweep, recover; false: another process may be serving (reports,
                    invites) */
     bool in_memory_speed; /* simulations only: commits without fsync */
+    const char *log_path; /* log of what the state has said, best on another volume: a store that is behind it
+                             is a restored backup. NULL: transcript.log in the state directory */
     bool has_seed;        /* simulations only: cohorts and the noise of central-dp come from this seed, not by
                              chance */
     uint64_t seed;
 } linnet_coordinator_options;
-/** NOT_FOUND, BUSY (another process serves), UNSUPPORTED (a newer format). A process opens one state once at
- * a time: LMDB's locks demand it, and what serves reports as well. Other processes may open it meanwhile,
- * with serve false. */
+/** NOT_FOUND, BUSY (another process serves), UNSUPPORTED (a newer format), MISMATCH (behind its log). A
+ * process opens one state once at a time: LMDB's locks demand it, and what serves reports as well. Other
+ * processes may open it meanwhile, with serve false. */
 linnet_status linnet_coordinator_open(const char *state_directory, const linnet_coordinator_options *options,
                                       int64_t now_ms, linnet_coordinator **ret_coordinator,
                                       linnet_error *err) LINNET_NODISCARD;
