@@ -166,11 +166,26 @@ static json_t *status_json(const linnet_device_report *r)
     return object;
 }
 
+static linnet_status write_receipts(linnet_kv *kv, const char *path, linnet_error *err)
+{
+    linnet_buffer bytes = {0};
+    linnet_status status = linnet_device_receipts(kv, &bytes, err);
+    if (status == LINNET_OK)
+        status = linnet_file_write(path, bytes.bytes, bytes.n_bytes, 0600, err);
+    linnet_buffer_release(&bytes);
+    return status;
+}
+
 static int command_status(linnet_cli *cli, int argc, char **argv)
 {
     static const char *const headers[] = {"round", "version", "sent", "weight", "accepted"};
-    const char *state = NULL;
-    linnet_option options[] = {CLIENT_REQUIRED("state", &state, "DIR", "this device's state directory")};
+    const char *state = NULL, *receipts = NULL;
+    linnet_option options[] = {
+        CLIENT_REQUIRED("state", &state, "DIR", "this device's state directory"),
+        CLIENT_TEXT(
+            "receipts", &receipts, "FILE",
+            "also write what the coordinator signed for each contribution, for 'linnet-coordinator verify'"),
+    };
     linnet_error err = {0};
     linnet_kv kv = {0};
     linnet_device_report report = {0};
@@ -184,6 +199,8 @@ static int command_status(linnet_cli *cli, int argc, char **argv)
         status = linnet_device_status_of(&kv, &report, &err);
     if (status == LINNET_OK)
         status = list_ledger(&kv, table, shared, &err);
+    if (status == LINNET_OK && receipts)
+        status = write_receipts(&kv, receipts, &err);
     if (status == LINNET_OK) {
         say_status(cli, &report);
         if (!cli->json && !cli->quiet && json_array_size(shared) > 0) {

@@ -319,8 +319,9 @@ linnet_status linnet_evidence_check(const void *bytes, size_t n_bytes, linnet_ev
     linnet_evidence e = {0};
     linnet_slot first, other;
     linnet_status status = evidence_parse(bytes, n_bytes, &e, err);
-    if (status == LINNET_OK)
-        status = linnet_slot_of(e.kind, &e.first, &e.coordinator, &first);
+    if (status != LINNET_OK)
+        return status;
+    status = linnet_slot_of(e.kind, &e.first, &e.coordinator, &first);
     if (status == LINNET_OK)
         status = linnet_slot_of(e.kind, &e.other, &e.coordinator, &other);
     if (status == LINNET_ERR_CRYPTO)

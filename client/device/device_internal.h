@@ -22,7 +22,11 @@
 #define KV_DELTA "delta"           /* floats of the active factors, in the order of the vectors */
 #define KV_UPLOAD "upload"         /* Signed upload header, n_header u32 in front, then the packed vectors */
 #define KV_LEDGER "ledger.%08llu"  /* one per contribution that may have left the device */
-#define KV_PART "part.%05llu"      /* parts of the object that is being fetched */
+#define KV_SEEN_ENTRY                                                                                        \
+    "seen.%08llu" /* beside each entry of the ledger: what the coordinator signed for it (transcript.h) */
+#define KV_SEEN_ROSTER "seen.roster" /* Signed T1 of the round in flight */
+#define KV_SEEN_LAST "seen.last"     /* Signed: the last announcement that was joined */
+#define KV_PART "part.%05llu"        /* parts of the object that is being fetched */
 /* With masked sums; sealed under the round key, as is KV_DELTA then: */
 #define KV_ROUND                                                                                             \
     "round" /* weight u32, n_announcement u32, the Signed announcement, the machine's saved form */
@@ -89,6 +93,7 @@ typedef struct secure_round {
     linnet_announcement announcement;
     linnet_hash chain;       /* A */
     linnet_buffer announced; /* Signed */
+    linnet_buffer seen[3];   /* T1, T2, T3, Signed, as far as they were seen since the start */
     uint32_t weight;
     linnet_buffer vector; /* X, until the masks are on */
     size_t n_complained;
@@ -285,6 +290,19 @@ void device_ledger_name(uint64_t index, char ret_name[40]);
 /** Keep an upload in memory whose commit is done; the buffer moves. */
 void device_hold_upload(linnet_device *device, linnet_buffer *upload, size_t n_header);
 void device_release_upload(linnet_device *device);
+
+/* ---- device_seen.c ---- */
+void device_seen_name(uint64_t index, char ret_name[40]);
+/** A message of the round that the machine took: keep what it signs. */
+void device_seen_take(linnet_device *device, uint32_t phase, const linnet_buffer *message);
+void device_seen_forget(secure_round *round);
+/** The value beside a new entry of the ledger. */
+linnet_status device_seen_pack(linnet_device *device, const linnet_ledger_entry *entry, const void *announced,
+                               size_t n_announced, linnet_buffer *ret_record,
+                               linnet_error *err) LINNET_NODISCARD;
+/** The same value again with T3 in it; empty where there is none to change. */
+linnet_status device_seen_survivors(linnet_device *device, char ret_name[40], linnet_buffer *ret_record,
+                                    linnet_error *err) LINNET_NODISCARD;
 
 /* ---- device_secure.c ---- */
 /** Go on with the round that the store holds, or drop it where its record is of no use. */

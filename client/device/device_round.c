@@ -169,10 +169,11 @@ void device_hold_upload(linnet_device *device, linnet_buffer *upload, size_t n_h
 
 static linnet_status commit_join(linnet_device *device, const linnet_announcement *a,
                                  const linnet_hash *chain, const linnet_hash *echo, uint32_t weight,
-                                 const linnet_buffer *header, linnet_buffer *packed, linnet_error *err)
+                                 const linnet_buffer *header, linnet_buffer *packed,
+                                 const linnet_kv_item *announced, linnet_error *err)
 {
-    char ledger_name[40];
-    linnet_buffer upload = {0}, ledger = {0};
+    char ledger_name[40], seen_name[40];
+    linnet_buffer upload = {0}, ledger = {0}, seen = {0};
     device_record next = device->record;
     const linnet_ledger_entry entry = {.round = a->round,
                                        .version = next.version,
@@ -182,7 +183,10 @@ static linnet_status commit_join(linnet_device *device, const linnet_announcemen
                                        .release = next.release,
                                        .echo = *echo};
     device_ledger_name(next.n_ledger, ledger_name);
+    device_seen_name(next.n_ledger, seen_name);
     linnet_status status = device_ledger_pack(&entry, &ledger, err);
+    if (status == LINNET_OK)
+        status = device_seen_pack(device, &entry, announced->bytes, announced->n_bytes, &seen, err);
     linnet_buffer_append_le32(&upload, (uint32_t)header->n_bytes);
     linnet_buffer_append(&upload, header->bytes, header->n_bytes);
     linnet_buffer_append(&upload, packed->bytes, packed->n_bytes);
@@ -196,11 +200,14 @@ static linnet_status commit_join(linnet_device *device, const linnet_announcemen
         next.n_ledger++;
         const linnet_kv_item items[] = {{KV_UPLOAD, upload.bytes, upload.n_bytes},
                                         {ledger_name, ledger.bytes, ledger.n_bytes},
+                                        {seen_name, seen.bytes, seen.n_bytes},
+                                        *announced,
                                         {KV_DELTA, NULL, 0}};
         status = device_commit(device, &next, items, ARRAY_LEN(items), err);
     }
     if (status == LINNET_OK)
         device_hold_upload(device, &upload, header->n_bytes);
+    linnet_buffer_release(&seen);
     linnet_buffer_release(&ledger);
     linnet_buffer_release(&upload);
     return status;
@@ -223,13 +230,14 @@ static linnet_status discard_delta(linnet_device *device, linnet_status status, 
 
 /* The upload begins with the next exchange: nobody else's vector hides this one. */
 static linnet_status join_plain(linnet_device *device, const linnet_announcement *a, const linnet_hash *chain,
-                                uint32_t weight, linnet_buffer *packed, linnet_error *err)
+                                uint32_t weight, linnet_buffer *packed, const linnet_kv_item *announced,
+                                linnet_error *err)
 {
     linnet_hash echo;
     linnet_buffer header = {0};
     linnet_status status = device_sign_header(device, chain, a, packed, &echo, &header, err);
     if (status == LINNET_OK)
-        status = commit_join(device, a, chain, &echo, weight, &header, packed, err);
+        status = commit_join(device, a, chain, &echo, weight, &header, packed, announced, err);
     linnet_buffer_release(&header);
     return status;
 }
@@ -250,6 +258,7 @@ linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_
         return status == LINNET_ERR_NOMEM ? linnet_fail(err, status, "%s", why.message) : LINNET_OK;
     }
     uint32_t weight = linnet_plan_weight(&device->plan, device->record.counted_tokens);
+    const linnet_kv_item announced = {KV_SEEN_LAST, bytes, n_bytes};
     const encode_job job = {
         .announcement = &a, .chain = &chain, .privacy = &planned.privacy, .weight = weight};
     status = device_encode(device, &job, &packed, &why);
@@ -259,7 +268,7 @@ linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_
     }
     status = linnet_profile_is_secure((int)a.profile)
                  ? device_secure_join(device, &a, &chain, bytes, n_bytes, weight, &packed, err)
-                 : join_plain(device, &a, &chain, weight, &packed, err);
+                 : join_plain(device, &a, &chain, weight, &packed, &announced, err);
     device_wipe(&packed);
     return status;
 }

@@ -33,6 +33,7 @@ static void forget_round(linnet_device *device)
     linnet_secagg_device_destroy(round->machine);
     linnet_buffer_release(&round->announced);
     device_wipe(&round->vector);
+    device_seen_forget(round);
     const secure_round kept = {.has_farewell = round->has_farewell, .farewell = round->farewell};
     *round = kept;
 }
@@ -106,7 +107,7 @@ static linnet_status open_round(linnet_device *device, const linnet_buffer *plai
 /* ---- the end ---- */
 
 /* An entry that was never sent anywhere, as a certificate proves, is taken back; a receipt keeps it. */
-static linnet_status take_back(linnet_device *device, device_record *next, char name[40],
+static linnet_status take_back(linnet_device *device, device_record *next, char name[40], char seen[40],
                                linnet_kv_item *items, size_t *n_items, linnet_error *err)
 {
     linnet_ledger_entry entry;
@@ -117,7 +118,9 @@ static linnet_status take_back(linnet_device *device, device_record *next, char 
         return status;
     next->n_ledger--;
     device_ledger_name(next->n_ledger, name);
+    device_seen_name(next->n_ledger, seen);
     items[(*n_items)++] = (linnet_kv_item){name, NULL, 0};
+    items[(*n_items)++] = (linnet_kv_item){seen, NULL, 0};
     return LINNET_OK;
 }
 
@@ -125,9 +128,9 @@ static linnet_status take_back(linnet_device *device, device_record *next, char 
 static linnet_status end_round(linnet_device *device, round_end end, linnet_error *err)
 {
     device_record next = device->record;
-    char name[40];
-    linnet_kv_item items[5] = {{KV_ROUND, NULL, 0}, {KV_VECTOR, NULL, 0}};
-    size_t n_items = 2;
+    char name[40], seen[40];
+    linnet_kv_item items[6] = {{KV_ROUND, NULL, 0}, {KV_VECTOR, NULL, 0}, {KV_SEEN_ROSTER, NULL, 0}};
+    size_t n_items = 3;
     linnet_status status = LINNET_OK;
     bool is_spent = next.delta == DELTA_SPENT;
     if (is_spent) {
@@ -135,7 +138,7 @@ static linnet_status end_round(linnet_device *device, round_end end, linnet_erro
         next.delta = end == END_EXCLUDED ? DELTA_READY : DELTA_NONE;
         next.is_contributed = next.is_contributed && end == END_DONE;
         if (end == END_EXCLUDED)
-            status = take_back(device, &next, name, items, &n_items, err);
+            status = take_back(device, &next, name, seen, items, &n_items, err);
         else
             items[n_items++] = (linnet_kv_item){KV_DELTA, NULL, 0};
     }
@@ -222,10 +225,11 @@ linnet_status device_secure_join(linnet_device *device, const linnet_announcemen
     secure_round *round = &device->round;
     linnet_secagg_params params;
     device_record next = device->record;
+    const linnet_kv_item last = {KV_SEEN_LAST, bytes, n_bytes};
     next.last_round = announcement->round;
     linnet_status status = linnet_secagg_params_of(announcement, chain, &params, err);
     if (status == LINNET_OK)
-        status = device_commit(device, &next, NULL, 0, err);
+        status = device_commit(device, &next, &last, 1, err);
     if (status == LINNET_OK)
         status = linnet_secagg_device_create(&params, device->identity, device->identity_record.certificate,
                                              &round->machine, err);
@@ -252,6 +256,7 @@ linnet_status device_secure_join(linnet_device *device, const linnet_announcemen
 static linnet_status commit_shares(linnet_device *device, linnet_error *err)
 {
     linnet_buffer record = {0}, vector = {0};
+    const linnet_buffer *roster = &device->round.seen[0];
     device_record next = device->record;
     linnet_status status = seal_round(device, &record, err);
     if (status == LINNET_OK)
@@ -260,7 +265,8 @@ static linnet_status commit_shares(linnet_device *device, linnet_error *err)
         next.has_round = true;
         next.round_phase = LINNET_SECAGG_SHARED;
         const linnet_kv_item items[] = {{KV_ROUND, record.bytes, record.n_bytes},
-                                        {KV_VECTOR, vector.bytes, vector.n_bytes}};
+                                        {KV_VECTOR, vector.bytes, vector.n_bytes},
+                                        {KV_SEEN_ROSTER, roster->bytes, roster->n_bytes}};
         status = device_commit(device, &next, items, ARRAY_LEN(items), err);
     }
     linnet_buffer_release(&record);
@@ -333,13 +339,17 @@ static linnet_status pack_upload(const linnet_buffer *header, const linnet_buffe
 static linnet_status put_upload(linnet_device *device, const linnet_ledger_entry *entry,
                                 const linnet_buffer *upload, linnet_error *err)
 {
-    char name[40];
-    linnet_buffer record = {0}, ledger = {0};
+    char name[40], seen_name[40];
+    linnet_buffer record = {0}, ledger = {0}, seen = {0};
+    const linnet_buffer *announced = &device->round.announced;
     device_record next = device->record;
     device_ledger_name(next.n_ledger, name);
+    device_seen_name(next.n_ledger, seen_name);
     linnet_status status = seal_round(device, &record, err);
     if (status == LINNET_OK)
         status = device_ledger_pack(entry, &ledger, err);
+    if (status == LINNET_OK)
+        status = device_seen_pack(device, entry, announced->bytes, announced->n_bytes, &seen, err);
     if (status == LINNET_OK) {
         next.chain = entry->chain;
         next.upload_offset = 0;
@@ -349,11 +359,14 @@ static linnet_status put_upload(linnet_device *device, const linnet_ledger_entry
         const linnet_kv_item items[] = {{KV_ROUND, record.bytes, record.n_bytes},
                                         {KV_UPLOAD, upload->bytes, upload->n_bytes},
                                         {name, ledger.bytes, ledger.n_bytes},
+                                        {seen_name, seen.bytes, seen.n_bytes},
+                                        {KV_SEEN_ROSTER, NULL, 0},
                                         {KV_VECTOR, NULL, 0}};
         status = device_commit(device, &next, items, ARRAY_LEN(items), err);
     }
     linnet_buffer_release(&record);
     linnet_buffer_release(&ledger);
+    linnet_buffer_release(&seen);
     return status;
 }
 
@@ -386,15 +399,20 @@ static linnet_status commit_masked(linnet_device *device, linnet_error *err)
 /* T3, or that M9 is made: nothing else changes. */
 static linnet_status commit_machine(linnet_device *device, linnet_error *err)
 {
-    linnet_buffer record = {0};
+    char name[40];
+    linnet_buffer record = {0}, seen = {0};
     device_record next = device->record;
     linnet_status status = seal_round(device, &record, err);
+    if (status == LINNET_OK)
+        status = device_seen_survivors(device, name, &seen, err);
     if (status == LINNET_OK) {
         next.round_phase = (uint8_t)linnet_secagg_device_phase(device->round.machine);
-        const linnet_kv_item item = {KV_ROUND, record.bytes, record.n_bytes};
-        status = device_commit(device, &next, &item, 1, err);
+        const linnet_kv_item items[] = {{KV_ROUND, record.bytes, record.n_bytes},
+                                        {name, seen.bytes, seen.n_bytes}};
+        status = device_commit(device, &next, items, seen.n_bytes > 0 ? 2 : 1, err);
     }
     linnet_buffer_release(&record);
+    linnet_buffer_release(&seen);
     return status;
 }
 
@@ -493,6 +511,7 @@ static linnet_status advance(linnet_device *device, uint32_t phase, const linnet
         device_wait(device, retry_after_ms > 0 ? retry_after_ms : pace_ms(device));
         return LINNET_OK;
     }
+    device_seen_take(device, phase, raw);
     device_wait(device, retry_after_ms);
     return commit_phase(device, err);
 }

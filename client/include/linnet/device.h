@@ -51,6 +51,10 @@ typedef struct linnet_ledger_entry {
 linnet_status linnet_device_ledger(linnet_kv *kv, uint64_t index, linnet_ledger_entry *ret_entry,
                                    linnet_error *err) LINNET_NODISCARD;
 
+/** The receipts file of linnet/transcript.h: what the coordinator signed for every contribution, appended. */
+linnet_status linnet_device_receipts(linnet_kv *kv, linnet_buffer *ret_bytes,
+                                     linnet_error *err) LINNET_NODISCARD;
+
 /* ---- content-addressed objects (plans, packed adapters): files on a device, one shared cache in a simulator
  * ---- */
 typedef struct linnet_object_cache linnet_object_cache;
