@@ -24,7 +24,7 @@
 
 typedef struct run {
     const linnet_cli *cli;
-    const char *state, *model_path, *data_path, *held_out_path, *policy_path;
+    const char *state, *model_path, *data_path, *held_out_path, *policy_path, *consortium_path, *ledger_path;
     bool once, skip_bad, has_seed;
     uint64_t seed, n_rounds;
 
@@ -33,6 +33,7 @@ typedef struct run {
     linnet_dataset *dataset, *held_out;
     linnet_kv kv;
     linnet_round_vault *vault;
+    linnet_budget_ledger *ledger;
     linnet_consortium consortium;
     linnet_object_cache objects;
     linnet_http_client *client;
@@ -383,12 +384,28 @@ static linnet_status open_device(run *r, const linnet_policy *policy, linnet_err
         .held_out = r->held_out,
         .policy = *policy,
         .vault = r->vault,
+        .ledger = r->ledger,
         .consortium = r->consortium.keys,
         .n_consortium = r->consortium.n_keys,
         .has_seed = r->has_seed,
         .seed = r->seed,
     };
     return linnet_device_create(&config, now_ms(r), &r->device, err);
+}
+
+/* What a masked or noised round needs beside the state: the round key, the ledger, the pinned members. */
+static linnet_status open_guards(run *r, const linnet_policy *policy, const linnet_device_report *report,
+                                 linnet_error *err)
+{
+    const char *members = r->consortium_path ? r->consortium_path : policy->consortium;
+    linnet_status status =
+        members[0] != '\0' ? linnet_consortium_load(members, &r->consortium, err) : LINNET_OK;
+    if (status == LINNET_OK)
+        status = linnet_budget_ledger_open(r->ledger_path ? r->ledger_path : r->state, &r->ledger, err);
+    if (status == LINNET_OK)
+        status = linnet_round_vault_open(r->state, &report->device_id, policy->round_key_on_disk, NULL,
+                                         &r->vault, err);
+    return status;
 }
 
 static linnet_status open_run(run *r, linnet_error *err)
@@ -402,10 +419,8 @@ static linnet_status open_run(run *r, linnet_error *err)
         status = linnet_device_status_of(&r->kv, &report, err);
     if (status == LINNET_OK && r->policy_path)
         status = linnet_policy_load(r->policy_path, &policy, err);
-    if (status == LINNET_OK && policy.consortium[0] != '\0')
-        status = linnet_consortium_load(policy.consortium, &r->consortium, err);
     if (status == LINNET_OK)
-        status = linnet_round_vault_open(r->state, &report.device_id, false, NULL, &r->vault, err);
+        status = open_guards(r, &policy, &report, err);
     if (status == LINNET_OK)
         status = linnet_object_cache_open_files(r->state, &r->objects, err);
     if (status == LINNET_OK)
@@ -425,6 +440,7 @@ static void close_run(run *r)
 {
     linnet_device_destroy(r->device);
     linnet_round_vault_close(r->vault);
+    linnet_budget_ledger_close(r->ledger);
     linnet_consortium_release(&r->consortium);
     linnet_arena_destroy(r->arena);
     linnet_http_client_destroy(r->client);
@@ -457,6 +473,12 @@ static int command_run(linnet_cli *cli, int argc, char **argv)
                     "records for this device's own evaluation; absent: a part of its texts"),
         CLIENT_TEXT("policy", &r.policy_path, "FILE",
                     "what this device refuses: INI file with a section [policy]"),
+        CLIENT_TEXT("consortium", &r.consortium_path, "FILE",
+                    "the only members to join with: a public key a line; overrides the policy's"),
+        CLIENT_TEXT(
+            "ledger", &r.ledger_path, "DIR",
+            "where spent privacy is counted; share one among all tasks on the same texts; absent: the "
+            "state directory"),
         CLIENT_FLAG("once", &r.once,
                     "do what can be done now; leave when the coordinator has nothing to do, or asks to wait "
                     "longer than "

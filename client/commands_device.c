@@ -132,6 +132,57 @@ static linnet_status list_ledger(linnet_kv *kv, linnet_table *table, json_t *arr
     return status == LINNET_ERR_NOT_FOUND ? LINNET_OK : linnet_fail(err, status, "%s", last.message);
 }
 
+static const char *profile_text(int profile)
+{
+    switch (profile) {
+    case LINNET_PROFILE_PLAIN:
+        return "plain: the coordinator is trusted and sees this device's deltas";
+    case LINNET_PROFILE_SECURE:
+        return "secure: the coordinator sees sums of many devices only";
+    case LINNET_PROFILE_SECURE_DP:
+        return "secure+dp: the coordinator sees noised sums only";
+    case LINNET_PROFILE_CENTRAL_DP:
+        return "central-dp: the coordinator is trusted, sees clipped deltas and adds the noise";
+    default:
+        return "none yet";
+    }
+}
+
+static const char *round_key_text(linnet_vault_place place)
+{
+    switch (place) {
+    case LINNET_VAULT_VOLATILE:
+        return "in a volatile file: a round in flight survives a restart and dies with the power";
+    case LINNET_VAULT_DISK:
+        return "on the disk, as the policy says: whoever takes the disk has it too";
+    case LINNET_VAULT_MEMORY:
+        break;
+    }
+    return "in memory: no volatile file system is here, so a restart loses a round in flight";
+}
+
+static const char *unit_text(const linnet_privacy_total *spent)
+{
+    return spent->has_device_unit ? spent->has_record_unit ? "devices and records" : "devices" : "records";
+}
+
+static void say_budget(const linnet_cli *cli, const linnet_device_report *r)
+{
+    if (!r->has_budget || (r->spent.n_entries == 0 && r->dp_epsilon_max == 0))
+        return;
+    linnet_cli_say(cli, "privacy       epsilon %.4g spent at delta %g in %llu rounds", r->dp_epsilon,
+                   r->dp_delta, (unsigned long long)r->spent.n_entries);
+    if (r->spent.n_entries > 0)
+        linnet_cli_say(cli, ", of %s", unit_text(&r->spent));
+    if (r->dp_epsilon_max > 0)
+        linnet_cli_say(cli, "; %.4g of %.4g left", fmax(0, r->dp_epsilon_max - r->dp_epsilon),
+                       r->dp_epsilon_max);
+    linnet_cli_say(cli, "\n");
+    if (r->spent.n_damaged > 0)
+        linnet_cli_say(cli, "              %llu entries are damaged and count as the costliest\n",
+                       (unsigned long long)r->spent.n_damaged);
+}
+
 static void say_status(const linnet_cli *cli, const linnet_device_report *r)
 {
     char id[2 * LINNET_DEVICE_ID_BYTES + 1], up[16], down[16];
@@ -144,8 +195,41 @@ static void say_status(const linnet_cli *cli, const linnet_device_report *r)
                    linnet_human_bytes(r->bytes_down, down));
     if (r->has_held_out_loss)
         linnet_cli_say(cli, "held-out loss %.4f nats a token\n", r->held_out_loss);
-    linnet_cli_say(cli, "profile       plain: the coordinator is trusted and sees this device's deltas\n");
+    linnet_cli_say(cli, "profile       %s\n", profile_text(r->profile));
+    if (linnet_profile_is_secure(r->profile))
+        linnet_cli_say(cli, "round key     %s\n", round_key_text(r->round_key));
+    say_budget(cli, r);
+    if (r->note[0] != '\0')
+        linnet_cli_say(cli, "note          %s\n", r->note);
     linnet_cli_say(cli, "%s\n", r->operator_is_authority ? trial_warning : separate_authority);
+}
+
+static const char *place_name(linnet_vault_place place)
+{
+    static const char *const names[] = {"memory", "volatile", "disk"};
+    return names[place];
+}
+
+/* What the store alone does not know: where the round key would lie, and what the ledger holds. */
+static linnet_status report_guards(const char *state, const char *policy_path, const char *ledger_path,
+                                   linnet_device_report *report, linnet_error *err)
+{
+    linnet_policy policy = linnet_policy_default();
+    linnet_round_vault *vault = NULL;
+    linnet_budget_ledger *ledger = NULL;
+    linnet_status status = policy_path ? linnet_policy_load(policy_path, &policy, err) : LINNET_OK;
+    if (status == LINNET_OK)
+        status =
+            linnet_round_vault_open(state, &report->device_id, policy.round_key_on_disk, NULL, &vault, err);
+    if (status == LINNET_OK)
+        status = linnet_budget_ledger_open(ledger_path ? ledger_path : state, &ledger, err);
+    if (status == LINNET_OK) {
+        report->round_key = linnet_round_vault_place(vault);
+        linnet_device_budget(ledger, &policy, report);
+    }
+    linnet_budget_ledger_close(ledger);
+    linnet_round_vault_close(vault);
+    return status;
 }
 
 static json_t *status_json(const linnet_device_report *r)
@@ -154,7 +238,16 @@ static json_t *status_json(const linnet_device_report *r)
     put_hex(object, "device_id", r->device_id.bytes, LINNET_DEVICE_ID_BYTES);
     client_put_text(object, "coordinator", r->coordinator_url, strlen(r->coordinator_url));
     client_put_text(object, "phase", r->phase, strlen(r->phase));
-    client_put_text(object, "profile", "plain", 5);
+    const char *profile = r->profile == 0 ? "" : linnet_profile_name(r->profile);
+    client_put_text(object, "profile", profile, strlen(profile));
+    client_put_text(object, "note", r->note, strlen(r->note));
+    client_put_text(object, "round_key", place_name(r->round_key), strlen(place_name(r->round_key)));
+    if (r->has_budget) {
+        client_put_count(object, "noised_rounds", r->spent.n_entries);
+        client_put_number(object, "dp_epsilon", r->dp_epsilon);
+        client_put_number(object, "dp_epsilon_max", r->dp_epsilon_max);
+        client_put_number(object, "dp_delta", r->dp_delta);
+    }
     client_put_count(object, "version", r->version);
     client_put_count(object, "round", r->round);
     client_put_count(object, "accepted", r->n_contributions);
@@ -179,9 +272,11 @@ static linnet_status write_receipts(linnet_kv *kv, const char *path, linnet_erro
 static int command_status(linnet_cli *cli, int argc, char **argv)
 {
     static const char *const headers[] = {"round", "version", "sent", "weight", "accepted"};
-    const char *state = NULL, *receipts = NULL;
+    const char *state = NULL, *policy = NULL, *ledger = NULL, *receipts = NULL;
     linnet_option options[] = {
         CLIENT_REQUIRED("state", &state, "DIR", "this device's state directory"),
+        CLIENT_TEXT("policy", &policy, "FILE", "the policy given to 'run': what is left of its epsilon_max"),
+        CLIENT_TEXT("ledger", &ledger, "DIR", "the ledger given to 'run'; absent: the state directory"),
         CLIENT_TEXT(
             "receipts", &receipts, "FILE",
             "also write what the coordinator signed for each contribution, for 'linnet-coordinator verify'"),
@@ -197,6 +292,8 @@ static int command_status(linnet_cli *cli, int argc, char **argv)
     linnet_status status = linnet_kv_open_lmdb_reader(state, &kv, &err);
     if (status == LINNET_OK)
         status = linnet_device_status_of(&kv, &report, &err);
+    if (status == LINNET_OK)
+        status = report_guards(state, policy, ledger, &report, &err);
     if (status == LINNET_OK)
         status = list_ledger(&kv, table, shared, &err);
     if (status == LINNET_OK && receipts)
@@ -363,9 +460,20 @@ static linnet_status remove_directory(const char *parent, const char *name, linn
     return status;
 }
 
+/* The volatile file; one that is not found dies with the power. */
+static void forget_round_key(const char *state, linnet_kv *kv)
+{
+    linnet_device_report report;
+    linnet_round_vault *vault = NULL;
+    if (linnet_device_status_of(kv, &report, NULL) == LINNET_OK &&
+        linnet_round_vault_open(state, &report.device_id, false, NULL, &vault, NULL) == LINNET_OK)
+        linnet_round_vault_forget(vault);
+}
+
 static linnet_status forget(const char *state, linnet_error *err)
 {
-    static const char *const files[] = {"device.mdb", "device.mdb-lock", "data.jsonl"};
+    static const char *const files[] = {"device.mdb", "device.mdb-lock", "data.jsonl", "round.key",
+                                        "privacy.ledger"};
     static const char *const directories[] = {"objects", "adapter/current", "adapter/previous",
                                               "adapter/next", "adapter"};
     linnet_kv kv = {0};
@@ -373,8 +481,10 @@ static linnet_status forget(const char *state, linnet_error *err)
     linnet_status status = linnet_kv_open_lmdb(state, false, &kv, &why); /* nobody else is using it */
     if (status == LINNET_ERR_BUSY || status == LINNET_ERR_NOT_FOUND || status == LINNET_ERR_DENIED)
         return linnet_fail(err, status, "%s", why.message);
-    if (kv.close) /* a damaged state is erased too */
+    if (kv.close) { /* a damaged state is erased too */
+        forget_round_key(state, &kv);
         kv.close(kv.context);
+    }
     status = LINNET_OK;
     for (size_t i = 0; i < ARRAY_LEN(files) && status == LINNET_OK; i++)
         status = remove_file(state, files[i], err);

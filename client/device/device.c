@@ -301,6 +301,20 @@ static void report_record(const device_record *r, const identity_record *identit
     report->held_out_loss = r->held_out_loss;
     report->installed = r->installed;
     report->previous = r->previous;
+    report->profile = r->profile;
+    memcpy(report->note, r->note, sizeof(report->note));
+}
+
+void linnet_device_budget(linnet_budget_ledger *ledger, const linnet_policy *policy,
+                          linnet_device_report *report)
+{
+    report->has_budget =
+        ledger && linnet_budget_ledger_total(ledger, NULL, &report->spent, NULL) == LINNET_OK;
+    if (!report->has_budget)
+        return;
+    report->dp_delta = policy->dp_delta;
+    report->dp_epsilon_max = policy->dp_epsilon_max;
+    report->dp_epsilon = linnet_dp_epsilon(&report->spent.rdp, policy->dp_delta, NULL);
 }
 
 void linnet_device_status(const linnet_device *device, linnet_device_report *ret_report)
@@ -322,6 +336,10 @@ void linnet_device_status(const linnet_device *device, linnet_device_report *ret
     report.is_other_model =
         device->record.has_release && !linnet_hash_equal(&report.base_model, device->config.model_hash);
     memcpy(report.note, device->note, sizeof(report.note));
+    if (device->has_plan)
+        report.profile = device->plan.profile;
+    report.round_key = linnet_round_vault_place(device->vault);
+    linnet_device_budget(device->config.ledger, &device->config.policy, &report);
     *ret_report = report;
 }
 

@@ -85,6 +85,8 @@ typedef struct device_record {
     bool has_round;   /* KV_ROUND: a masked round is in flight */
     bool is_uploaded; /* and its upload has a receipt */
     uint8_t round_phase; /* linnet_secagg_phase at the last commit */
+    uint8_t profile;     /* linnet_profile of the newest plan; 0: none yet */
+    char note[200];      /* as it was at the last commit, for who asks the store alone */
 } device_record;
 
 /* A masked round in flight, as far as it is in memory. */
@@ -95,6 +97,7 @@ typedef struct secure_round {
     linnet_buffer announced; /* Signed */
     linnet_buffer seen[3];   /* T1, T2, T3, Signed, as far as they were seen since the start */
     uint32_t weight;
+    double noise_multiplier; /* z, as the plan says it; 0 without noise */
     linnet_buffer vector; /* X, until the masks are on */
     size_t n_complained;
     bool is_sent;           /* what this phase has to say was answered */
@@ -265,8 +268,8 @@ typedef struct encode_job {
     const linnet_privacy *privacy; /* of the round, as the plan says it */
     uint32_t weight;
 } encode_job;
-/** The fresh delta as all vectors of the announcement, one behind another, appended to packed. RANGE, FORMAT or
- * NOT_FOUND: this delta is of no use. */
+/** The fresh delta as all vectors of the announcement, one behind another, appended to packed. RANGE, FORMAT
+ * or NOT_FOUND: this delta is of no use. */
 linnet_status device_encode(const linnet_device *device, const encode_job *job, linnet_buffer *packed,
                             linnet_error *err) LINNET_NODISCARD;
 
@@ -287,6 +290,13 @@ linnet_status device_sign_header(const linnet_device *device, const linnet_hash 
                                  linnet_hash *ret_echo, linnet_buffer *ret_signed,
                                  linnet_error *err) LINNET_NODISCARD;
 void device_ledger_name(uint64_t index, char ret_name[40]);
+/** What a contribution to this announcement spends; mechanism NONE: nothing. */
+linnet_privacy_entry device_privacy_entry(const linnet_device *device,
+                                          const linnet_announcement *announcement, const linnet_hash *chain,
+                                          double noise_multiplier);
+/** Count it, before the commit that lets it leave: a crash in between counts too much. */
+linnet_status device_spend(linnet_device *device, const linnet_privacy_entry *entry,
+                           linnet_error *err) LINNET_NODISCARD;
 /** Keep an upload in memory whose commit is done; the buffer moves. */
 void device_hold_upload(linnet_device *device, linnet_buffer *upload, size_t n_header);
 void device_release_upload(linnet_device *device);
@@ -312,7 +322,8 @@ bool device_is_in_round(const linnet_device *device);
 /** A checked announcement and the encoded vectors, which move: commit the round number, make M1. */
 linnet_status device_secure_join(linnet_device *device, const linnet_announcement *announcement,
                                  const linnet_hash *chain, const uint8_t *bytes, size_t n_bytes,
-                                 uint32_t weight, linnet_buffer *vector, linnet_error *err) LINNET_NODISCARD;
+                                 double noise_multiplier, uint32_t weight, linnet_buffer *vector,
+                                 linnet_error *err) LINNET_NODISCARD;
 /** The next exchange of a round, or the farewell of one that was aborted (then has_farewell is set). */
 linnet_status device_secure_poll(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
 /** The stored upload is damaged or gone: the round is lost. */

@@ -91,10 +91,56 @@ static const char *masks_refusal(const linnet_device *device, const linnet_annou
                                                       "directory as evidence";
 }
 
+linnet_privacy_entry device_privacy_entry(const linnet_device *device,
+                                          const linnet_announcement *announcement, const linnet_hash *chain,
+                                          double noise_multiplier)
+{
+    linnet_privacy_entry entry = {.device = linnet_device_id_of(linnet_identity_public_key(device->identity)),
+                                  .round = announcement->round,
+                                  .announcement = *chain,
+                                  .mechanism = (linnet_dp_mechanism)announcement->dp_mechanism,
+                                  .unit = (linnet_dp_unit)announcement->dp_unit,
+                                  .noise_multiplier = noise_multiplier,
+                                  .probability = announcement->dp_probability,
+                                  .n_steps = announcement->dp_steps};
+    memcpy(entry.task, announcement->task, sizeof(entry.task));
+    return entry;
+}
+
+linnet_status device_spend(linnet_device *device, const linnet_privacy_entry *entry, linnet_error *err)
+{
+    const linnet_policy *policy = &device->config.policy;
+    const linnet_privacy_limit limit = {.dp_epsilon_max = policy->dp_epsilon_max,
+                                        .dp_delta = policy->dp_delta};
+    if (entry->mechanism == LINNET_DP_NONE || !device->config.ledger)
+        return LINNET_OK;
+    linnet_status status = linnet_budget_ledger_add(device->config.ledger, entry, &limit, err);
+    if (status == LINNET_ERR_IO) /* it may be on the disk or not */
+        device->is_state_unknown = true;
+    return status;
+}
+
+/* NULL, or why the ledger forbids the round; *ret_spent is what it holds. */
+static const char *budget_refusal(const linnet_device *device, const linnet_announcement *a,
+                                  const linnet_hash *chain, const linnet_privacy *privacy,
+                                  linnet_privacy_total *ret_spent)
+{
+    const linnet_privacy_entry next = device_privacy_entry(device, a, chain, privacy->noise_multiplier);
+    if (privacy->mechanism == LINNET_DP_NONE)
+        return NULL;
+    if (!device->config.ledger)
+        return device->config.policy.dp_epsilon_max > 0 ? "policy: epsilon_max is set, and there is no ledger"
+                                                        : NULL;
+    return linnet_budget_ledger_total(device->config.ledger, &next, ret_spent, NULL) == LINNET_OK
+               ? NULL
+               : "the ledger of privacy cannot be read";
+}
+
 /* NULL, or why this round is not joined. Never because of data: with differential privacy that would tell. */
 static const char *announcement_refusal(const linnet_device *device, const linnet_announcement *a,
-                                        const round_plan *planned)
+                                        const linnet_hash *chain, const round_plan *planned)
 {
+    linnet_privacy_total spent = {0};
     if (memcmp(a->coordinator.bytes, device->identity_record.coordinator.bytes, LINNET_PUBLIC_KEY_BYTES) !=
             0 ||
         memcmp(a->task, device->identity_record.task, sizeof(a->task)) != 0)
@@ -107,7 +153,11 @@ static const char *announcement_refusal(const linnet_device *device, const linne
         return "the announced profile is not that of the plan";
     if (a->revocation_number < device->record.revocation_number)
         return "the announcement's revocation list goes back";
-    const char *refusal = linnet_policy_round_refusal(&device->config.policy, a, &planned->privacy, NULL);
+    const char *refusal = NULL;
+    if (a->profile != LINNET_PROFILE_PLAIN)
+        refusal = budget_refusal(device, a, chain, &planned->privacy, &spent);
+    if (!refusal)
+        refusal = linnet_policy_round_refusal(&device->config.policy, a, &planned->privacy, &spent.rdp);
     if (!refusal)
         refusal = vectors_refusal(a, planned->announcement.vectors, planned->announcement.n_vectors);
     if (!refusal && a->profile != LINNET_PROFILE_PLAIN)
@@ -230,16 +280,28 @@ static linnet_status discard_delta(linnet_device *device, linnet_status status, 
 
 /* The upload begins with the next exchange: nobody else's vector hides this one. */
 static linnet_status join_plain(linnet_device *device, const linnet_announcement *a, const linnet_hash *chain,
-                                uint32_t weight, linnet_buffer *packed, const linnet_kv_item *announced,
-                                linnet_error *err)
+                                double noise_multiplier, uint32_t weight, linnet_buffer *packed,
+                                const linnet_kv_item *announced, linnet_error *err)
 {
     linnet_hash echo;
     linnet_buffer header = {0};
+    const linnet_privacy_entry spent = device_privacy_entry(device, a, chain, noise_multiplier);
     linnet_status status = device_sign_header(device, chain, a, packed, &echo, &header, err);
+    if (status == LINNET_OK)
+        status = device_spend(device, &spent, err);
     if (status == LINNET_OK)
         status = commit_join(device, a, chain, &echo, weight, &header, packed, announced, err);
     linnet_buffer_release(&header);
     return status;
+}
+
+/* A refusal is told to who asks the store, too. */
+static linnet_status keep_note(linnet_device *device, linnet_error *err)
+{
+    device_record next = device->record;
+    if (memcmp(next.note, device->note, sizeof(next.note)) == 0)
+        return LINNET_OK;
+    return device_commit(device, &next, NULL, 0, err);
 }
 
 linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_bytes, linnet_error *err)
@@ -252,10 +314,12 @@ linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_
     linnet_status status = device_open_announcement(device, bytes, n_bytes, &a, &chain, &why);
     if (status == LINNET_OK)
         status = plan_round(device, &planned, &why);
-    const char *refusal = status == LINNET_OK ? announcement_refusal(device, &a, &planned) : why.message;
+    const char *refusal =
+        status == LINNET_OK ? announcement_refusal(device, &a, &chain, &planned) : why.message;
     if (refusal) {
         device_note(device, "%.190s", refusal);
-        return status == LINNET_ERR_NOMEM ? linnet_fail(err, status, "%s", why.message) : LINNET_OK;
+        return status == LINNET_ERR_NOMEM ? linnet_fail(err, status, "%s", why.message)
+                                          : keep_note(device, err);
     }
     uint32_t weight = linnet_plan_weight(&device->plan, device->record.counted_tokens);
     const linnet_kv_item announced = {KV_SEEN_LAST, bytes, n_bytes};
@@ -267,8 +331,10 @@ linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_
         return discard_delta(device, status, &why, err);
     }
     status = linnet_profile_is_secure((int)a.profile)
-                 ? device_secure_join(device, &a, &chain, bytes, n_bytes, weight, &packed, err)
-                 : join_plain(device, &a, &chain, weight, &packed, &announced, err);
+                 ? device_secure_join(device, &a, &chain, bytes, n_bytes, planned.privacy.noise_multiplier,
+                                      weight, &packed, err)
+                 : join_plain(device, &a, &chain, planned.privacy.noise_multiplier, weight, &packed,
+                              &announced, err);
     device_wipe(&packed);
     return status;
 }

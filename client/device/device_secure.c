@@ -62,7 +62,10 @@ static void begin_phase(linnet_device *device)
 static linnet_status pack_round(const linnet_device *device, linnet_buffer *ret_bytes, linnet_error *err)
 {
     const secure_round *round = &device->round;
+    uint64_t bits;
+    memcpy(&bits, &round->noise_multiplier, sizeof(bits));
     linnet_buffer_append_le32(ret_bytes, round->weight);
+    linnet_buffer_append_le64(ret_bytes, bits);
     linnet_buffer_append_le32(ret_bytes, (uint32_t)round->announced.n_bytes);
     linnet_buffer_append(ret_bytes, round->announced.bytes, round->announced.n_bytes);
     if (ret_bytes->failed)
@@ -87,6 +90,8 @@ static linnet_status open_round(linnet_device *device, const linnet_buffer *plai
     linnet_secagg_params params;
     linnet_reader reader = linnet_reader_of(plain->bytes, plain->n_bytes);
     round->weight = linnet_reader_le32(&reader);
+    uint64_t bits = linnet_reader_le64(&reader);
+    memcpy(&round->noise_multiplier, &bits, sizeof(bits));
     size_t n = linnet_reader_le32(&reader);
     const uint8_t *announced = linnet_reader_take(&reader, n);
     if (reader.failed)
@@ -106,7 +111,7 @@ static linnet_status open_round(linnet_device *device, const linnet_buffer *plai
 
 /* ---- the end ---- */
 
-/* An entry that was never sent anywhere, as a certificate proves, is taken back; a receipt keeps it. */
+/* The entry of what will never be opened, as a certificate proves, is taken back; a receipt keeps it. */
 static linnet_status take_back(linnet_device *device, device_record *next, char name[40], char seen[40],
                                linnet_kv_item *items, size_t *n_items, linnet_error *err)
 {
@@ -124,6 +129,17 @@ static linnet_status take_back(linnet_device *device, device_record *next, char 
     return LINNET_OK;
 }
 
+/* After the commit: where this fails, too much is counted, which is safe. */
+static void unspend(linnet_device *device)
+{
+    const secure_round *round = &device->round;
+    const linnet_privacy_entry entry =
+        device_privacy_entry(device, &round->announcement, &round->chain, round->noise_multiplier);
+    if (entry.mechanism != LINNET_DP_NONE && device->config.ledger &&
+        linnet_budget_ledger_take_back(device->config.ledger, &entry, NULL) != LINNET_OK)
+        device_note(device, "the ledger of privacy could not be written and counts one round too many");
+}
+
 /* One commit takes the round and all that only it needed; where no sealed value is left, the key goes too. */
 static linnet_status end_round(linnet_device *device, round_end end, linnet_error *err)
 {
@@ -133,6 +149,7 @@ static linnet_status end_round(linnet_device *device, round_end end, linnet_erro
     size_t n_items = 3;
     linnet_status status = LINNET_OK;
     bool is_spent = next.delta == DELTA_SPENT;
+    uint64_t n_ledger = next.n_ledger;
     if (is_spent) {
         items[n_items++] = (linnet_kv_item){KV_UPLOAD, NULL, 0};
         next.delta = end == END_EXCLUDED ? DELTA_READY : DELTA_NONE;
@@ -150,6 +167,8 @@ static linnet_status end_round(linnet_device *device, round_end end, linnet_erro
         status = device_commit(device, &next, items, n_items, err);
     if (status != LINNET_OK)
         return status;
+    if (next.n_ledger < n_ledger)
+        unspend(device);
     forget_round(device);
     device_release_upload(device);
     if (next.delta == DELTA_NONE)
@@ -220,7 +239,8 @@ linnet_status device_secure_load(linnet_device *device, linnet_error *err)
 
 linnet_status device_secure_join(linnet_device *device, const linnet_announcement *announcement,
                                  const linnet_hash *chain, const uint8_t *bytes, size_t n_bytes,
-                                 uint32_t weight, linnet_buffer *vector, linnet_error *err)
+                                 double noise_multiplier, uint32_t weight, linnet_buffer *vector,
+                                 linnet_error *err)
 {
     secure_round *round = &device->round;
     linnet_secagg_params params;
@@ -243,6 +263,7 @@ linnet_status device_secure_join(linnet_device *device, const linnet_announcemen
     round->announcement = *announcement;
     round->chain = *chain;
     round->weight = weight;
+    round->noise_multiplier = noise_multiplier;
     round->vector = *vector; /* moves */
     *vector = (linnet_buffer){0};
     begin_phase(device);
@@ -344,12 +365,17 @@ static linnet_status put_upload(linnet_device *device, const linnet_ledger_entry
     const linnet_buffer *announced = &device->round.announced;
     device_record next = device->record;
     device_ledger_name(next.n_ledger, name);
+    const secure_round *round = &device->round;
+    const linnet_privacy_entry spent =
+        device_privacy_entry(device, &round->announcement, &round->chain, round->noise_multiplier);
     device_seen_name(next.n_ledger, seen_name);
     linnet_status status = seal_round(device, &record, err);
     if (status == LINNET_OK)
         status = device_ledger_pack(entry, &ledger, err);
     if (status == LINNET_OK)
         status = device_seen_pack(device, entry, announced->bytes, announced->n_bytes, &seen, err);
+    if (status == LINNET_OK)
+        status = device_spend(device, &spent, err);
     if (status == LINNET_OK) {
         next.chain = entry->chain;
         next.upload_offset = 0;

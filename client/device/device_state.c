@@ -150,6 +150,8 @@ static void record_pack(const device_record *r, linnet_buffer *b)
     linnet_buffer_append_u8(b, r->has_round);
     linnet_buffer_append_u8(b, r->is_uploaded);
     linnet_buffer_append_u8(b, r->round_phase);
+    linnet_buffer_append_u8(b, r->profile);
+    linnet_buffer_append(b, r->note, sizeof(r->note));
 }
 
 static void record_read(linnet_reader *b, device_record *r)
@@ -195,6 +197,9 @@ static void record_read(linnet_reader *b, device_record *r)
     r->has_round = take_bool(b);
     r->is_uploaded = take_bool(b);
     r->round_phase = linnet_reader_u8(b);
+    r->profile = linnet_reader_u8(b);
+    take(b, r->note, sizeof(r->note));
+    r->note[sizeof(r->note) - 1] = '\0';
 }
 
 linnet_status device_record_load(linnet_kv *kv, device_record *ret_record, linnet_error *err)
@@ -254,6 +259,9 @@ linnet_status device_commit(linnet_device *device, const device_record *next, co
         return linnet_fail(err, LINNET_ERR_INTERNAL, "commit of %zu items", n_items);
     if (record.generation > 0)
         record.generation = device_next_generation(device);
+    if (device->has_plan)
+        record.profile = (uint8_t)device->plan.profile;
+    memcpy(record.note, device->note, sizeof(record.note));
     record_pack(&record, &bytes);
     if (bytes.failed) {
         linnet_buffer_release(&bytes);

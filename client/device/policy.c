@@ -48,6 +48,7 @@ static const policy_key keys[] = {
     {"context_tokens_max", POLICY_U32, AT(context_tokens_max), 0, 8, 131072},
     {"allow_plain", POLICY_SWITCH, AT(allow_plain), 0, 0, 0},
     {"allow_central_noise", POLICY_SWITCH, AT(allow_central_noise), 0, 0, 0},
+    {"round_key_on_disk", POLICY_SWITCH, AT(round_key_on_disk), 0, 0, 0},
     {"coordinator_key", POLICY_PIN, AT(coordinator), AT(has_coordinator), 0, 0},
     {"authority_key", POLICY_PIN, AT(authority), AT(has_authority), 0, 0},
     {"plan_hash", POLICY_PIN, AT(plan), AT(has_plan), 0, 0},

@@ -258,6 +258,13 @@ void linnet_round_vault_close(linnet_round_vault *vault)
     free(vault);
 }
 
+void linnet_round_vault_forget(linnet_round_vault *vault)
+{
+    if (vault)
+        give_up_file(vault);
+    linnet_round_vault_close(vault);
+}
+
 linnet_vault_place linnet_round_vault_place(const linnet_round_vault *vault)
 {
     return vault->place;

@@ -889,6 +889,178 @@ static void less_noise_than_the_plans_is_refused(void **state)
         must_refuse(NOISED_PLAN, cases[i].alter, cases[i].what);
 }
 
+/* ---- the ledger of privacy ---- */
+
+typedef struct budget {
+    char directory[64];
+    linnet_budget_ledger *ledger;
+} budget;
+
+static budget budget_open(void)
+{
+    budget b = {.directory = "/tmp/linnet-budget-XXXXXX"};
+    linnet_error err = {0};
+    assert_non_null(mkdtemp(b.directory));
+    assert_ok(linnet_budget_ledger_open(b.directory, &b.ledger, &err), &err);
+    return b;
+}
+
+static void budget_close(budget *b)
+{
+    char command[96];
+    linnet_budget_ledger_close(b->ledger);
+    (void)snprintf(command, sizeof(command), "rm -r '%s'", b->directory); /* made by mkdtemp above */
+    assert_int_equal(system(command), 0);
+}
+
+static uint64_t spent_rounds(const budget *b)
+{
+    linnet_privacy_total total;
+    linnet_error err = {0};
+    assert_ok(linnet_budget_ledger_total(b->ledger, NULL, &total, &err), &err);
+    return total.n_entries;
+}
+
+static secure_world *one_ready_with(const budget *b, double dp_epsilon_max)
+{
+    secure_world *sw = secure_create(NOISED_PLAN, 1);
+    agent *a = &sw->agents[0];
+    agent_kill(a);
+    a->config.ledger = b->ledger;
+    a->config.policy.dp_epsilon_max = dp_epsilon_max;
+    agent_start(a);
+    return sw;
+}
+
+static void a_round_is_counted_from_its_upload_on_and_void_or_not(void **state)
+{
+    (void)state;
+    budget b = budget_open();
+    secure_world *sw = one_ready_with(&b, 0);
+    agent *a = &sw->agents[0];
+    agent_until(a, "sharing");
+    assert_int_equal(spent_rounds(&b), 0);
+    agent_until(a, "uploading"); /* no byte has left yet */
+    assert_int_equal(spent_rounds(&b), 1);
+    sw->is_void = true;
+    for (int i = 0; i < 10 && !agent_is_in(a, "ready"); i++)
+        agent_step(a);
+    assert_int_equal(spent_rounds(&b), 1);
+    run_another_round(sw);
+    assert_int_equal(spent_rounds(&b), 2);
+    linnet_device_report report = agent_report(a);
+    assert_true(report.has_budget && report.dp_epsilon > 0 && isfinite(report.dp_epsilon));
+    secure_destroy(sw);
+    budget_close(&b);
+}
+
+static void a_certificate_without_the_device_gives_its_epsilon_back(void **state)
+{
+    (void)state;
+    budget b = budget_open();
+    secure_world *sw = one_ready_with(&b, 0);
+    agent *a = &sw->agents[0];
+    agent_until(a, "uploading");
+    assert_int_equal(spent_rounds(&b), 1);
+    secure_freeze(sw);
+    for (int i = 0; i < 10 && !agent_is_in(a, "ready"); i++)
+        agent_step(a);
+    assert_int_equal(spent_rounds(&b), 0);
+    secure_destroy(sw);
+    budget_close(&b);
+}
+
+/* The limit of the owner, and the rounds that fit; the device stays away from the next one. */
+static void no_round_is_joined_that_passes_the_limit(void **state)
+{
+    (void)state;
+    budget b = budget_open();
+    secure_world *sw = one_ready_with(&b, 0);
+    agent *a = &sw->agents[0];
+    linnet_privacy privacy;
+    linnet_rdp rdp = {{0}};
+    linnet_error err = {0};
+    assert_ok(linnet_plan_privacy(&sw->w->f->plan, sw->w->f->layout, 0, &privacy, &err), &err);
+    linnet_privacy_spend(&privacy, 2, &rdp);
+    agent_kill(a);
+    a->config.policy.dp_epsilon_max = 1.001 * linnet_dp_epsilon(&rdp, a->config.policy.dp_delta, NULL);
+    agent_start(a);
+    for (uint64_t round = 1; round <= 3; round++) {
+        for (int i = 0; i < 40 && !sw->is_opened; i++)
+            agent_step(a);
+        assert_int_equal(sw->is_opened, round <= 2);
+        for (int i = 0; i < 10 && !agent_is_in(a, "idle") && round <= 2; i++)
+            agent_step(a);
+        sw->w->f->version++;
+        secure_announce(sw);
+    }
+    assert_non_null(strstr(agent_report(a).note, "epsilon"));
+    assert_int_equal(spent_rounds(&b), 2);
+    agent_kill(a); /* and it says so to who asks the store alone */
+    linnet_device_report report;
+    assert_ok(linnet_device_status_of(&a->kv, &report, &err), &err);
+    assert_non_null(strstr(report.note, "epsilon"));
+    assert_int_equal(report.profile, LINNET_PROFILE_SECURE_DP);
+    secure_destroy(sw);
+    budget_close(&b);
+}
+
+/* Two tasks on the same texts: what one spends the other cannot. */
+static void two_tasks_draw_on_one_budget(void **state)
+{
+    (void)state;
+    budget b = budget_open();
+    secure_world *first = one_ready_with(&b, 0);
+    secure_until_opened(first);
+    linnet_device_report report = agent_report(&first->agents[0]);
+    secure_world *second = one_ready_with(&b, 1.5 * report.dp_epsilon);
+    agent *a = &second->agents[0];
+    double alone = report.dp_epsilon;
+    for (int i = 0; i < 40 && !second->is_opened; i++)
+        agent_step(a);
+    linnet_rdp rdp = {{0}};
+    linnet_privacy privacy;
+    linnet_error err = {0};
+    assert_ok(linnet_plan_privacy(&second->w->f->plan, second->w->f->layout, 0, &privacy, &err), &err);
+    linnet_privacy_spend(&privacy, 2, &rdp);
+    bool fits = linnet_dp_epsilon(&rdp, 1e-5, NULL) <= 1.5 * alone;
+    assert_int_equal(second->is_opened, fits);
+    assert_int_equal(spent_rounds(&b), fits ? 2 : 1);
+    secure_destroy(first);
+    secure_destroy(second);
+    budget_close(&b);
+}
+
+/* Killed between the ledger and the store, or with the store failing: too much is counted, never too little.
+ */
+static void a_kill_never_counts_too_little(void **state)
+{
+    (void)state;
+    static const store_failure failures[] = {STORE_LOSES, STORE_PRETENDS, STORE_IS_FULL};
+    for (size_t k = 1; k <= 8; k++)
+        for (size_t i = 0; i < ARRAY_LEN(failures); i++) {
+            budget b = budget_open();
+            secure_world *sw = one_ready_with(&b, 0);
+            agent *a = &sw->agents[0];
+            linnet_error err = {0};
+            linnet_status status = LINNET_OK;
+            agent_until(a, "ready");
+            a->store.fails_at = a->store.n_puts + k;
+            a->store.failure = failures[i];
+            for (int j = 0; j < 60 && !sw->is_opened && status == LINNET_OK; j++)
+                status = agent_try(a, &err);
+            if (status != LINNET_OK) {
+                agent_kill(a);
+                agent_start(a);
+                for (int j = 0; j < 20 && !sw->is_opened; j++)
+                    agent_step(a);
+            }
+            assert_true(spent_rounds(&b) >= a->n_echoes);
+            secure_destroy(sw);
+            budget_close(&b);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -918,6 +1090,11 @@ int main(void)
         cmocka_unit_test(with_privacy_the_lanes_hold_participants_alone),
         cmocka_unit_test(the_opened_sum_carries_everybodys_noise),
         cmocka_unit_test(less_noise_than_the_plans_is_refused),
+        cmocka_unit_test(a_round_is_counted_from_its_upload_on_and_void_or_not),
+        cmocka_unit_test(a_certificate_without_the_device_gives_its_epsilon_back),
+        cmocka_unit_test(no_round_is_joined_that_passes_the_limit),
+        cmocka_unit_test(two_tasks_draw_on_one_budget),
+        cmocka_unit_test(a_kill_never_counts_too_little),
     };
     if (linnet_crypto_init(NULL) != LINNET_OK)
         return 1;

@@ -11,6 +11,7 @@
 #include "linnet/http.h"
 #include "linnet/messages.h"
 #include "linnet/plan.h"
+#include "linnet/budget_ledger.h"
 #include "linnet/round_vault.h"
 #include "linnet/trainer.h"
 
@@ -86,6 +87,7 @@ typedef struct linnet_policy {
     bool has_coordinator, has_authority, has_plan, has_base; /* pins */
     linnet_public_key coordinator, authority;
     linnet_hash plan, base;
+    bool round_key_on_disk; /* the key of a masked round outlives the power; a thief of the disk has it too */
     char consortium[LINNET_POLICY_PATH_MAX]; /* file of the only members it joins with; empty: none */
 } linnet_policy;
 linnet_policy linnet_policy_default(void);
@@ -152,6 +154,7 @@ typedef struct linnet_device_config {
     const linnet_dataset *held_out; /* NULL: the plan's fraction of the records, every k-th */
     linnet_policy policy;
     linnet_round_vault *vault; /* borrowed; NULL: a key in memory, so that a restart loses a masked round */
+    linnet_budget_ledger *ledger;        /* borrowed; NULL: nothing is accounted, and no limit can be kept */
     const linnet_public_key *consortium; /* borrowed: the only members it joins with; NULL: not pinned */
     size_t n_consortium;
     bool has_seed; /* simulations and tests: data order and rounding from this seed, not the system */
@@ -212,14 +215,22 @@ typedef struct linnet_device_report {
     double held_out_loss;            /* of the installed adapter */
     linnet_hash installed, previous; /* adapters in use and before; zero: none */
     bool operator_is_authority;
-    bool is_other_model;    /* the task's base model is not the one loaded, and never will be */
-    linnet_hash base_model; /* the task's; zero before the first release */
-    char note[200];         /* why it refused or waits, one line; may be empty */
+    bool is_other_model;          /* the task's base model is not the one loaded, and never will be */
+    linnet_hash base_model;       /* the task's; zero before the first release */
+    char note[200];               /* why it refused or waits, one line; may be empty */
+    int profile;                  /* linnet_profile of the newest plan; 0 before the first */
+    linnet_vault_place round_key; /* where it lies; of a running device only */
+    bool has_budget;              /* a ledger was read: what it holds against the policy */
+    linnet_privacy_total spent;
+    double dp_epsilon, dp_epsilon_max, dp_delta; /* dp_epsilon_max 0: no limit */
 } linnet_device_report;
 void linnet_device_status(const linnet_device *device, linnet_device_report *ret_report);
 /** The same from a store alone, without model and data (linnet-client status). */
 linnet_status linnet_device_status_of(linnet_kv *kv, linnet_device_report *ret_report,
                                       linnet_error *err) LINNET_NODISCARD;
+/** Fill in what a ledger (NULL: none) holds, at the policy's delta. */
+void linnet_device_budget(linnet_budget_ledger *ledger, const linnet_policy *policy,
+                          linnet_device_report *report);
 /** Go back to the adapter before the installed one. NOT_FOUND where there is none. */
 linnet_status linnet_device_roll_back(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
 /** The installed adapter, loaded when first asked for; NULL before the first. Borrowed until the next call

@@ -40,6 +40,9 @@ linnet_status linnet_round_vault_open_memory(linnet_round_vault **ret_vault,
 /** Wipes the key in memory; the file stays. Takes NULL. */
 void linnet_round_vault_close(linnet_round_vault *vault);
 
+/** Close, and remove the file: everything that was sealed is lost. Takes NULL. */
+void linnet_round_vault_forget(linnet_round_vault *vault);
+
 linnet_vault_place linnet_round_vault_place(const linnet_round_vault *vault);
 /** H of the machine's id; zero where it has none. */
 const linnet_hash *linnet_round_vault_machine(const linnet_round_vault *vault);

@@ -24,7 +24,8 @@ typedef struct linnet_hash {
     X(ABORT, "abort") X(REQUEST_SIGNATURE, "reqst") X(CERTIFICATE, "certf") X(REVOCATION, "revok") \
     X(TOKEN, "token") X(RECEIPT, "recpt") X(VOID, "void.") X(CHECKPOINT, "check") \
     X(TRANSCRIPT, "trans") X(CHANNEL_KEY, "chkey") X(CHANNEL_HEADER, "chhdr") X(CHANNEL_REQUEST, "chreq") \
-    X(CHANNEL_RESPONSE, "chres") X(OBJECT, "objct") X(INVITE, "invit") X(CONSORTIUM, "conso") X(ROUND_KEY, "rdkey")
+    X(CHANNEL_RESPONSE, "chres") X(OBJECT, "objct") X(INVITE, "invit") X(CONSORTIUM, "conso") \
+    X(ROUND_KEY, "rdkey") X(LEDGER, "ledgr")
 /* clang-format on */
 
 typedef enum linnet_label {
