@@ -45,12 +45,19 @@ const char *coordinator_authority_text(const linnet_coordinator_report *r)
 static void say_status(const linnet_cli *cli, const linnet_coordinator_report *r)
 {
     char adapter[17];
-    linnet_cli_say(cli,
-                   "task            %s\nversion         %llu%s\nadapter         %s\nround           %llu "
-                   "(%s), joined %u, accepted %u of %u, at least %u\n",
-                   r->name, (unsigned long long)r->version, r->is_finished ? " (final)" : "",
-                   coordinator_short_hex(&r->adapter, adapter), (unsigned long long)r->round, r->round_state,
-                   r->joined, r->accepted, r->goal, r->minimum);
+    linnet_cli_say(cli, "task            %s\nversion         %llu%s\nadapter         %s\n", r->name,
+                   (unsigned long long)r->version, r->is_finished ? " (final)" : "",
+                   coordinator_short_hex(&r->adapter, adapter));
+    if (linnet_profile_is_secure(r->profile))
+        linnet_cli_say(cli,
+                       "round           %llu (%s), %u members, %u shared, %u uploaded; a roster of %u, at "
+                       "least %u\n",
+                       (unsigned long long)r->round, r->round_state, r->joined, r->sharers, r->accepted,
+                       r->goal, r->minimum);
+    else
+        linnet_cli_say(cli, "round           %llu (%s), joined %u, accepted %u of %u, at least %u\n",
+                       (unsigned long long)r->round, r->round_state, r->joined, r->accepted, r->goal,
+                       r->minimum);
     linnet_cli_say(cli,
                    "devices         %llu, %llu revoked\nopen invites    %llu\npaused          %s\n"
                    "profile         %s\nauthority       %s\n",
@@ -111,11 +118,20 @@ static void number_cell(linnet_table *table, bool is_there, double value)
         linnet_table_cell(table, "-");
 }
 
+/* A plain round has no sharers. */
+static void sharers_cell(linnet_table *table, const linnet_round_report *r)
+{
+    if (r->sharers > 0)
+        linnet_table_cell(table, "%u", r->sharers);
+    else
+        linnet_table_cell(table, "-");
+}
+
 static void print_rounds(const linnet_cli *cli, const linnet_round_report *rounds, size_t n)
 {
-    static const char *const headers[] = {"round",    "state",   "invited",     "joined",
-                                          "accepted", "dropped", "loss before", "loss after",
-                                          "up",       "down",    "adapter"};
+    static const char *const headers[] = {"round",      "state",    "invited", "joined",
+                                          "shared",     "accepted", "dropped", "loss before",
+                                          "loss after", "up",       "down",    "adapter"};
     char up[16], down[16], adapter[17];
     if (cli->json || cli->quiet)
         return;
@@ -126,6 +142,7 @@ static void print_rounds(const linnet_cli *cli, const linnet_round_report *round
         linnet_table_cell(table, "%s", r->state);
         linnet_table_cell(table, "%u", r->invited);
         linnet_table_cell(table, "%u", r->joined);
+        sharers_cell(table, r);
         linnet_table_cell(table, "%u", r->accepted);
         linnet_table_cell(table, "%u", r->dropped);
         number_cell(table, r->has_loss_before, r->loss_before);

@@ -25,7 +25,8 @@ typedef struct service {
     const linnet_cli *cli;
     linnet_coordinator *coordinator;
     int wake_fd, signal_fd;
-    uint64_t round_shown; /* newest round whose end was told */
+    uint64_t round_shown; /* all rounds up to this one were told when they ended */
+    uint64_t told_ahead;  /* bit i: round_shown + 1 + i, too */
     linnet_gate_command gate;
 } service;
 
@@ -62,10 +63,11 @@ json_t *coordinator_round_json(linnet_coordinator *c, const char *event, const l
     bool has_epsilon = linnet_coordinator_plan(c)->mechanism != LINNET_DP_NONE &&
                        linnet_coordinator_epsilon_at(c, r->round, &epsilon, NULL) == LINNET_OK;
     return json_pack(
-        "{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "event",
-        event, "round", (json_int_t)r->round, "state", r->state, "version", (json_int_t)r->version, "invited",
-        (json_int_t)r->invited, "joined", (json_int_t)r->joined, "accepted", (json_int_t)r->accepted,
-        "dropped", (json_int_t)r->dropped, "loss_before", number_or_null(r->has_loss_before, r->loss_before),
+        "{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o}",
+        "event", event, "round", (json_int_t)r->round, "state", r->state, "version", (json_int_t)r->version,
+        "invited", (json_int_t)r->invited, "joined", (json_int_t)r->joined, "shared", (json_int_t)r->sharers,
+        "aborts", (json_int_t)r->aborts, "accepted", (json_int_t)r->accepted, "dropped",
+        (json_int_t)r->dropped, "loss_before", number_or_null(r->has_loss_before, r->loss_before),
         "loss_after", number_or_null(r->has_loss_after, r->loss_after), "bytes_up", (json_int_t)r->bytes_up,
         "bytes_down", (json_int_t)r->bytes_down, "adapter_hash",
         linnet_json_hex(&r->adapter, sizeof(r->adapter)), "epsilon", number_or_null(has_epsilon, epsilon),
@@ -79,7 +81,8 @@ static bool round_is_over(const char *state)
     return strcmp(state, "closed") == 0 || strcmp(state, "rejected") == 0 || strcmp(state, "void") == 0;
 }
 
-/* Tell the rounds that ended since the last look. */
+/* Tell the rounds that ended since the last look. Those of several cohorts end in any order: told_ahead marks
+ * the ones behind the first that goes on. */
 static void tell_rounds(service *s)
 {
     linnet_coordinator_report now;
@@ -91,11 +94,16 @@ static void tell_rounds(service *s)
     if (now.round <= s->round_shown + (is_over ? 0 : 1) ||
         linnet_coordinator_rounds(s->coordinator, &rounds, &n, NULL) != LINNET_OK)
         return;
-    for (size_t i = 0; i < n; i++)
-        if (rounds[i].round > s->round_shown && round_is_over(rounds[i].state)) {
-            linnet_cli_emit(s->cli, coordinator_round_json(s->coordinator, "round", &rounds[i]));
-            s->round_shown = rounds[i].round;
-        }
+    for (size_t i = 0; i < n; i++) {
+        uint64_t ahead = rounds[i].round - s->round_shown - 1; /* wraps for those behind it */
+        bool is_told = rounds[i].round <= s->round_shown || ahead >= 64 || (s->told_ahead >> ahead & 1);
+        if (is_told || !round_is_over(rounds[i].state))
+            continue;
+        linnet_cli_emit(s->cli, coordinator_round_json(s->coordinator, "round", &rounds[i]));
+        s->told_ahead |= UINT64_C(1) << ahead;
+    }
+    for (; s->told_ahead & 1; s->told_ahead >>= 1)
+        s->round_shown++;
     free(rounds);
 }
 
@@ -192,7 +200,8 @@ static linnet_status serve(service *s, const char *listen_text, linnet_error *er
     linnet_status status = linnet_coordinator_status(s->coordinator, &report, err);
     if (status != LINNET_OK)
         return status;
-    s->round_shown = report.round > 0 ? report.round - 1 : 0;
+    uint64_t n_cohorts = linnet_coordinator_plan(s->coordinator)->cohorts; /* rounds that may go on */
+    s->round_shown = report.round > n_cohorts ? report.round - n_cohorts : 0;
     status = linnet_server_start(&options, on_request, s, &server, err);
     if (status != LINNET_OK)
         return status;
