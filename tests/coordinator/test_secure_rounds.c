@@ -4,6 +4,9 @@
  * (SECURE-AGGREGATION 6.2, 7). */
 #include "secure_fixture.h"
 
+#include <pthread.h>
+#include <sched.h>
+
 /* ---- sums ---- */
 
 /* The adapter that a plain round of these devices leads to. */
@@ -353,6 +356,53 @@ static void a_restart_after_the_deadline_voids_what_is_not_frozen(void **state)
         members_end(m, COHORT);
         scene_end(&s);
     }
+}
+
+/* ---- threads ---- */
+
+typedef struct carrier {
+    member *member;
+    uint32_t phase; /* the last one it heard of */
+} carrier;
+
+static void *carry(void *context)
+{
+    carrier *c = context;
+    for (int turn = 0; turn < 100000 && c->phase != LINNET_PHASE_CLOSED; turn++) {
+        (void)member_step(c->member);
+        c->phase = c->member->d.answer.phase;
+        (void)sched_yield();
+    }
+    return NULL;
+}
+
+static void eight_threads_carry_one_round(void **state)
+{
+    (void)state;
+    scene s;
+    member m[COHORT];
+    pthread_t threads[COHORT];
+    carrier carriers[COHORT];
+    linnet_plan plan = secure_plan();
+    scene_begin(&s, &plan);
+    members_begin(m, COHORT, &s);
+    adverts(&s, m, nobody, NULL, NULL);
+    for (size_t i = 0; i < COHORT; i++) {
+        carriers[i] = (carrier){.member = &m[i]};
+        assert_int_equal(pthread_create(&threads[i], NULL, carry, &carriers[i]), 0);
+    }
+    for (int turn = 0; turn < 100000 && round_state(&s, 1) != LINNET_ROUND_CLOSED; turn++) {
+        (void)scene_tick(&s);
+        (void)sched_yield();
+    }
+    for (size_t i = 0; i < COHORT; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_int_equal(carriers[i].phase, LINNET_PHASE_CLOSED);
+    }
+    linnet_hash want = plain_result(&plan, everybody, 1);
+    assert_memory_equal(scene_round(&s, 1).adapter.bytes, want.bytes, 32);
+    members_end(m, COHORT);
+    scene_end(&s);
 }
 
 /* ---- again, otherwise, too late, by others ---- */
@@ -879,6 +929,7 @@ int main(void)
         cmocka_unit_test(deadlines_run_from_what_was_committed),
         cmocka_unit_test(a_restart_between_any_two_messages_changes_no_bit),
         cmocka_unit_test(a_restart_after_the_deadline_voids_what_is_not_frozen),
+        cmocka_unit_test(eight_threads_carry_one_round),
         cmocka_unit_test(every_message_may_come_again),
         cmocka_unit_test(a_second_different_message_is_kept_as_evidence_and_changes_nothing),
         cmocka_unit_test(what_comes_too_late_or_too_early_is_not_counted),
