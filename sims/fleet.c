@@ -163,6 +163,8 @@ static linnet_status enroll(fleet *f, virtual_device *device, linnet_error *err)
     linnet_invite invite;
     linnet_status status = linnet_kv_open_memory(&device->kv, err);
     if (status == LINNET_OK)
+        status = linnet_round_vault_open_memory(&device->vault, err);
+    if (status == LINNET_OK)
         status = linnet_coordinator_invite(f->coordinator, (uint64_t)(f->now_ms / 1000) + 86400, text, err);
     if (status == LINNET_OK)
         status = linnet_invite_read(text, &invite);
@@ -268,6 +270,7 @@ void fleet_release(fleet *f)
 {
     for (size_t i = 0; f->devices && i < f->n_devices; i++) {
         linnet_device_destroy(f->devices[i].device);
+        linnet_round_vault_close(f->devices[i].vault);
         if (f->devices[i].kv.close)
             f->devices[i].kv.close(f->devices[i].kv.context);
     }
@@ -304,8 +307,10 @@ linnet_status fleet_wake(fleet *f, virtual_device *device, linnet_error *err)
                                    .records = device->share->records,
                                    .n_records = device->share->n_records,
                                    .policy = linnet_policy_default(),
+                                   .vault = device->vault,
                                    .has_seed = true,
-                                   .seed = device->seed};
+                                   .seed = device->seed,
+                                   .seeds_noise = true};
     device->has_trained = false;
     device->busy_until_ms = f->now_ms;
     return linnet_device_create(&config, f->now_ms, &device->device, err);

@@ -18,6 +18,8 @@ typedef struct virtual_device {
     struct fleet *fleet;
     const linnet_share *share;
     linnet_kv kv;
+    linnet_round_vault
+        *vault; /* outlives the sleep in a masked round, as the volatile file of a device would */
     linnet_device_id id;
     uint64_t seed;
     double speed;          /* optimiser steps a virtual second */

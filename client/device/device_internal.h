@@ -98,7 +98,7 @@ typedef struct secure_round {
     linnet_buffer seen[3];   /* T1, T2, T3, Signed, as far as they were seen since the start */
     uint32_t weight;
     double noise_multiplier; /* z, as the plan says it; 0 without noise */
-    linnet_buffer vector; /* X, until the masks are on */
+    linnet_buffer vector;    /* X, until the masks are on */
     size_t n_complained;
     bool is_sent;           /* what this phase has to say was answered */
     bool is_upload_refused; /* too late: only a certificate can free the delta */
