@@ -140,6 +140,25 @@ void linnet_system_random(void *context, void *bytes, size_t n_bytes)
     randombytes_buf(bytes, n_bytes);
 }
 
+void linnet_random_stream_init(linnet_random_stream *stream)
+{
+    randombytes_buf(stream->key, sizeof(stream->key));
+    stream->n_calls = 0;
+}
+
+void linnet_random_stream_fill(void *stream, void *bytes, size_t n_bytes)
+{
+    linnet_random_stream *s = stream;
+    uint8_t nonce[crypto_stream_chacha20_NONCEBYTES];
+    linnet_store_le64(nonce, s->n_calls++);
+    (void)crypto_stream_chacha20(bytes, n_bytes, nonce, s->key); /* always 0 */
+}
+
+void linnet_random_stream_release(linnet_random_stream *stream)
+{
+    sodium_memzero(stream, sizeof(*stream));
+}
+
 void linnet_wipe(void *bytes, size_t n_bytes)
 {
     sodium_memzero(bytes, n_bytes);

@@ -6,6 +6,7 @@
  * leaves, and so carries "once" over restarts. It knows neither time nor store nor network, and nothing of
  * what is in the vector. */
 
+#include "secagg_cache.h"
 #include "secagg_device.h"
 
 #include <sodium.h>
@@ -233,31 +234,46 @@ static linnet_status keys_differ(const roster *r, linnet_error *err)
     return differ ? LINNET_OK : linnet_fail(err, LINNET_ERR_CRYPTO, "roster: two members have one key");
 }
 
-/* Everybody checks everybody: ids that grow, certificates, signatures, keys, oneself once and unchanged. */
-static linnet_status roster_check(const linnet_secagg_device *device, const linnet_secagg_trust *trust,
-                                  const uint8_t *adverts, roster *r, linnet_error *err)
+/* Everybody checks everybody: certificates, signatures, keys, ids that grow. */
+static linnet_status members_check(const linnet_secagg_device *device, const linnet_secagg_trust *trust,
+                                   const uint8_t *adverts, roster *r, linnet_error *err)
 {
-    r->index = -1;
-    r->members = calloc(r->n, sizeof(*r->members));
-    if (!r->members)
-        return linnet_fail(err, LINNET_ERR_NOMEM, "roster of %u members", (unsigned)r->n);
     for (uint32_t i = 0; i < r->n; i++) {
-        const uint8_t *advert = adverts + (size_t)i * LINNET_ADVERT_BYTES;
         linnet_status status =
-            linnet_secagg_advert_open(advert, &device->params.announcement, trust, &r->members[i], err);
+            linnet_secagg_advert_open(adverts + (size_t)i * LINNET_ADVERT_BYTES, &device->params.announcement,
+                                      trust, &r->members[i], err);
         if (status != LINNET_OK)
             return linnet_error_prefix(err, status, "roster, member %u", (unsigned)i);
         if (i > 0 && memcmp(r->members[i - 1].id.bytes, r->members[i].id.bytes, LINNET_DEVICE_ID_BYTES) >= 0)
             return linnet_fail(err, LINNET_ERR_FORMAT, "roster: not in the order of its ids");
+    }
+    linnet_status status = keys_differ(r, err);
+    if (status == LINNET_OK)
+        linnet_secagg_cache_keep_roster(trust->cache, &r->t1, r->members, r->n);
+    return status;
+}
+
+/* The members, and oneself among them, once and unchanged. */
+static linnet_status roster_check(const linnet_secagg_device *device, const linnet_secagg_trust *trust,
+                                  const uint8_t *adverts, roster *r, linnet_error *err)
+{
+    linnet_status status = LINNET_OK;
+    r->index = -1;
+    r->members = calloc(r->n, sizeof(*r->members));
+    if (!r->members)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "roster of %u members", (unsigned)r->n);
+    if (!linnet_secagg_cache_find_roster(trust->cache, &r->t1, r->members, r->n))
+        status = members_check(device, trust, adverts, r, err);
+    for (uint32_t i = 0; i < r->n && status == LINNET_OK; i++) {
         if (memcmp(r->members[i].id.bytes, device->id.bytes, LINNET_DEVICE_ID_BYTES) != 0)
             continue;
-        if (memcmp(advert, device->advert, LINNET_ADVERT_BYTES) != 0)
-            return linnet_fail(err, LINNET_ERR_MISMATCH, "roster: another advert of this device");
         r->index = i;
+        if (memcmp(adverts + (size_t)i * LINNET_ADVERT_BYTES, device->advert, LINNET_ADVERT_BYTES) != 0)
+            status = linnet_fail(err, LINNET_ERR_MISMATCH, "roster: another advert of this device");
     }
-    if (r->index < 0)
-        return linnet_fail(err, LINNET_ERR_MISMATCH, "roster: this device is not in it");
-    return keys_differ(r, err);
+    if (status == LINNET_OK && r->index < 0)
+        status = linnet_fail(err, LINNET_ERR_MISMATCH, "roster: this device is not in it");
+    return status;
 }
 
 /* ---- M3: the shares ---- */
@@ -367,6 +383,7 @@ linnet_status linnet_secagg_device_take_roster(linnet_secagg_device *device, con
     device->n = r.n;
     device->index = (uint32_t)r.index;
     device->members = r.members; /* moves */
+    device->cache = trust->cache;
     device->t1 = r.t1;
     device->thresholds = linnet_secagg_thresholds_of(&device->params, r.n);
     device->shares = message; /* moves */
@@ -641,6 +658,8 @@ static linnet_status attestations_check(const linnet_secagg_device *device, cons
     linnet_reader reader = linnet_reader_of(bytes, n_bytes);
     uint32_t count = linnet_reader_le32(&reader);
     int64_t last = -1;
+    if (linnet_secagg_cache_has_certificate(device->cache, &device->t1, &s->t3, bytes, n_bytes))
+        return LINNET_OK;
     if (reader.failed || (uint64_t)count * ATTEST_ENTRY_BYTES != n_bytes - reader.at)
         return linnet_fail(err, LINNET_ERR_FORMAT, "certificate: malformed");
     if (count < device->thresholds.signatures)
@@ -660,6 +679,7 @@ static linnet_status attestations_check(const linnet_secagg_device *device, cons
             return linnet_fail(err, LINNET_ERR_CRYPTO, "certificate: the signature of member %u is wrong",
                                (unsigned)signer);
     }
+    linnet_secagg_cache_keep_certificate(device->cache, &device->t1, &s->t3, bytes, n_bytes);
     return LINNET_OK;
 }
 

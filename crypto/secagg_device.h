@@ -20,6 +20,7 @@ typedef struct device_secrets {
 struct linnet_secagg_device {
     linnet_secagg_params params;
     const linnet_identity *identity; /* borrowed */
+    linnet_secagg_cache *cache;      /* borrowed, NULL but in simulations */
     linnet_device_id id;
     linnet_secagg_phase phase;
     linnet_abort_reason reason;

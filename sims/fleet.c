@@ -247,6 +247,8 @@ linnet_status fleet_create(const linnet_simulation_config *config, fleet *ret_fl
     if (status == LINNET_OK)
         status = linnet_object_cache_open_memory(&f->objects, err);
     if (status == LINNET_OK)
+        status = linnet_secagg_cache_create(&f->cache, err);
+    if (status == LINNET_OK)
         status = create_coordinator(f, err);
     if (status == LINNET_OK && !(f->devices = calloc(f->n_devices, sizeof(*f->devices))))
         status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory for %zu devices", f->n_devices);
@@ -275,6 +277,7 @@ void fleet_release(fleet *f)
             f->devices[i].kv.close(f->devices[i].kv.context);
     }
     free(f->devices);
+    linnet_secagg_cache_destroy(f->cache);
     linnet_coordinator_close(f->coordinator);
     free(f->coordinator_directory);
     if (f->objects.context)
@@ -303,6 +306,7 @@ linnet_status fleet_wake(fleet *f, virtual_device *device, linnet_error *err)
                                    .model_hash = &f->model_hash,
                                    .tokenizer = f->tokenizer,
                                    .dataset = device->is_attacker && f->flipped ? f->flipped : f->data,
+                                   .cache = f->cache,
                                    .mischief = device->is_attacker ? &device->mischief : NULL,
                                    .records = device->share->records,
                                    .n_records = device->share->n_records,

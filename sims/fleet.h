@@ -48,6 +48,7 @@ typedef struct fleet {
     linnet_object_cache objects; /* shared: a sleeping device holds no adapter */
     virtual_device *devices;
     size_t n_devices;
+    linnet_secagg_cache *cache; /* of checked rosters */
     linnet_rng faults;
     int64_t now_ms;
     /* workers: one arena each */

@@ -39,25 +39,24 @@ static linnet_status encode_lanes(const linnet_device *device, const linnet_ring
     return linnet_ring_encode_integers(spec, lanes, packed, err);
 }
 
-/* The generator of rounding. */
-static linnet_random_fn *random_of(const linnet_device *device)
-{
-    return device->config.has_seed ? seeded_random : linnet_system_random;
-}
+/* What rounding and noise are drawn from: seeded streams are for simulations. */
+typedef struct randomness {
+    linnet_random_fn *rounding, *noise;
+    void *rounding_context, *noise_context; /* borrowed */
+} randomness;
 
 /* The whole delta as one clipped and noised vector: NaN and all else about it stays in there. */
 static linnet_status encode_noised(const linnet_device *device, const encode_job *job,
                                    const linnet_ring_spec *spec, const float *values, size_t n_values,
-                                   linnet_rng *rng, uint8_t *packed, linnet_error *err)
+                                   const randomness *random, uint8_t *packed, linnet_error *err)
 {
     linnet_dp_spec dp = {
         .clip = job->privacy->clip, .sigma2 = job->privacy->sigma2, .rotates = job->privacy->rotates};
     const linnet_mischief *mischief = device->config.mischief;
     if (mischief && mischief->omits_noise)
         dp.sigma2 = LINNET_DP_VARIANCE_MIN;
-    bool is_seeded = device->config.has_seed && device->config.seeds_noise;
-    return linnet_dp_encode(spec, &dp, job->chain, values, n_values,
-                            is_seeded ? seeded_random : linnet_system_random, rng, packed, err);
+    return linnet_dp_encode(spec, &dp, job->chain, values, n_values, random->noise, random->noise_context,
+                            packed, err);
 }
 
 /* The squared norm of a packed vector's integers, leaving as soon as it is above the bound. */
@@ -80,9 +79,8 @@ static bool is_within(const linnet_ring_spec *spec, const uint8_t *packed, uint6
 
 /* Where the coordinator adds the noise: clipped, and rounded to integers within the bound of 3.2, drawn again
  * where they are not. */
-static linnet_status encode_clipped(const linnet_device *device, const encode_job *job,
-                                    const linnet_ring_spec *spec, float *values, linnet_rng *rng,
-                                    uint8_t *packed, linnet_error *err)
+static linnet_status encode_clipped(const encode_job *job, const linnet_ring_spec *spec, float *values,
+                                    const randomness *random, uint8_t *packed, linnet_error *err)
 {
     double squares = 0;
     for (size_t i = 0; i < spec->length; i++)
@@ -91,18 +89,19 @@ static linnet_status encode_clipped(const linnet_device *device, const encode_jo
     for (size_t i = 0; i < spec->length; i++)
         values[i] = isfinite(norm) ? (float)(values[i] * factor) : 0;
     for (int i = 0; i < ROUNDINGS_MAX; i++) {
-        linnet_status status = linnet_ring_encode(spec, values, 1, random_of(device), rng, packed, NULL, err);
+        linnet_status status = linnet_ring_encode(spec, values, 1, random->rounding, random->rounding_context,
+                                                  packed, NULL, err);
         if (status != LINNET_OK || is_within(spec, packed, job->privacy->bound2))
             return status;
     }
     memset(values, 0, (size_t)spec->length * sizeof(*values));
-    return linnet_ring_encode(spec, values, 1, random_of(device), rng, packed, NULL, err);
+    return linnet_ring_encode(spec, values, 1, random->rounding, random->rounding_context, packed, NULL, err);
 }
 
 /* One factor's vector from its floats, of which a noised one may be padded. */
 static linnet_status encode_factor(const linnet_device *device, const encode_job *job,
                                    const linnet_ring_spec *spec, const uint8_t *floats, size_t n_values,
-                                   linnet_rng *rng, uint8_t *packed, linnet_error *err)
+                                   const randomness *random, uint8_t *packed, linnet_error *err)
 {
     float *values = calloc((size_t)spec->length + 1, sizeof(*values));
     if (!values)
@@ -111,11 +110,12 @@ static linnet_status encode_factor(const linnet_device *device, const encode_job
         values[i] = linnet_load_f32(floats + i * sizeof(float));
     linnet_status status = LINNET_OK;
     if (job->privacy->mechanism == LINNET_DP_DISTRIBUTED)
-        status = encode_noised(device, job, spec, values, n_values, rng, packed, err);
+        status = encode_noised(device, job, spec, values, n_values, random, packed, err);
     else if (job->privacy->mechanism == LINNET_DP_CENTRAL)
-        status = encode_clipped(device, job, spec, values, rng, packed, err);
+        status = encode_clipped(job, spec, values, random, packed, err);
     else
-        status = linnet_ring_encode(spec, values, job->weight, random_of(device), rng, packed, NULL, err);
+        status = linnet_ring_encode(spec, values, job->weight, random->rounding, random->rounding_context,
+                                    packed, NULL, err);
     linnet_wipe(values, (size_t)spec->length * sizeof(*values));
     free(values);
     return status;
@@ -169,8 +169,19 @@ linnet_status device_encode(const linnet_device *device, const encode_job *job, 
     const linnet_announcement *a = job->announcement;
     linnet_buffer delta = {0};
     linnet_rng rng;
+    linnet_random_stream stream;
+    randomness random = {linnet_random_stream_fill, linnet_random_stream_fill, &stream, &stream};
     size_t at = 0;
     linnet_rng_init(&rng, device->record.train_seed, a->round);
+    linnet_random_stream_init(&stream);
+    if (device->config.has_seed) {
+        random.rounding = seeded_random;
+        random.rounding_context = &rng;
+    }
+    if (device->config.has_seed && device->config.seeds_noise) {
+        random.noise = seeded_random;
+        random.noise_context = &rng;
+    }
     linnet_status status = load_delta(device, &delta, err);
     if (status == LINNET_OK)
         status = change_delta(device, &delta, err);
@@ -184,12 +195,13 @@ linnet_status device_encode(const linnet_device *device, const encode_job *job, 
         } else if (delta.n_bytes - at < n_floats * sizeof(float)) {
             status = linnet_fail(err, LINNET_ERR_FORMAT, "the stored delta is too short");
         } else {
-            status = encode_factor(device, job, spec, delta.bytes + at, n_floats, &rng,
+            status = encode_factor(device, job, spec, delta.bytes + at, n_floats, &random,
                                    packed->bytes + packed->n_bytes, err);
             at += n_floats * sizeof(float);
         }
         packed->n_bytes += status == LINNET_OK ? n : 0;
     }
     device_wipe(&delta);
+    linnet_random_stream_release(&stream);
     return status;
 }

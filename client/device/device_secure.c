@@ -490,7 +490,8 @@ static linnet_status take_roster(linnet_device *device, const linnet_buffer *raw
                                        .now_s = device->now_ms > 0 ? (uint64_t)device->now_ms / 1000 : 0,
                                        .revocation = bytes.n_bytes > 0 ? &list : NULL,
                                        .consortium = config->consortium,
-                                       .n_consortium = config->n_consortium};
+                                       .n_consortium = config->n_consortium,
+                                       .cache = config->cache};
     if (status == LINNET_OK)
         status =
             linnet_secagg_device_take_roster(device->round.machine, &trust, raw->bytes, raw->n_bytes, err);

@@ -225,9 +225,35 @@ static void random_bytes_differ_and_a_wipe_clears_them(void **state)
     assert_memory_equal(a, zero, sizeof(a));
 }
 
+static void a_random_stream_never_repeats_and_is_uniform(void **state)
+{
+    (void)state;
+    enum { N = 1 << 16 };
+    static uint8_t a[N], b[N];
+    linnet_random_stream one, other, zero = {{0}, 0};
+    linnet_random_stream_init(&one);
+    linnet_random_stream_init(&other);
+    linnet_random_stream_fill(&one, a, N);
+    linnet_random_stream_fill(&one, b, N);
+    assert_memory_not_equal(a, b, 32); /* the next call */
+    linnet_random_stream_fill(&other, b, N);
+    assert_memory_not_equal(a, b, 32); /* another key */
+    unsigned counts[256] = {0};
+    double chi2 = 0;
+    for (size_t i = 0; i < N; i++)
+        counts[a[i]]++;
+    for (size_t i = 0; i < 256; i++)
+        chi2 += (counts[i] - N / 256.0) * (counts[i] - N / 256.0) / (N / 256.0);
+    assert_true(chi2 > 130 && chi2 < 410); /* 255 degrees of freedom, 5.5 sigma and more */
+    linnet_random_stream_release(&one);
+    linnet_random_stream_release(&other);
+    assert_memory_equal(&one, &zero, sizeof(one));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_random_stream_never_repeats_and_is_uniform),
         cmocka_unit_test(hash_matches_the_protocols_first_vector),
         cmocka_unit_test(chain_matches_the_protocols_vectors),
         cmocka_unit_test(keyed_hash_matches_the_protocols_vectors),

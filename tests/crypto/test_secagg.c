@@ -67,6 +67,42 @@ static void a_cohort_of_two_is_refused(void **state)
     cohort_release(&c);
 }
 
+/* Devices of one process that share a cache play the same rounds; what nobody has checked is checked. */
+static void a_shared_cache_changes_no_verdict(void **state)
+{
+    (void)state;
+    cohort c;
+    linnet_secagg_cache *cache = NULL;
+    linnet_buffer m2 = {0};
+    cohort_drop drops[8] = {DROP_NEVER, DROP_NEVER,  DROP_NEVER,  DROP_NEVER,
+                            DROP_NEVER, DROP_MASKED, DROP_ATTEST, DROP_NEVER};
+    assert_int_equal(linnet_secagg_cache_create(&cache, NULL), LINNET_OK);
+    cohort_init(&c, 8, 24);
+    c.trust.cache = cache;
+    assert_int_equal(cohort_play(&c, drops), LINNET_OK);
+    cohort_release(&c);
+
+    cohort_init(&c, 8, 24); /* a member whose advert is not its own, signed into a roster */
+    c.trust.cache = cache;
+    assert_int_equal(cohort_adverts(&c, drops), LINNET_OK);
+    assert_int_equal(linnet_secagg_server_make_roster(c.server, &m2, NULL), LINNET_OK);
+    m2.bytes[m2.n_bytes - LINNET_SIGNED_CERTIFICATE_BYTES - 1] ^= 1; /* its signature */
+    linnet_hash leaves[8];
+    for (uint32_t i = 0; i < 8; i++)
+        leaves[i] =
+            linnet_secagg_leaf(m2.bytes + LINNET_SIGNATURE_BYTES + 4 + (size_t)i * LINNET_ADVERT_BYTES);
+    linnet_hash t1 = linnet_secagg_t1(&c.params.announcement, leaves, 8);
+    linnet_signature signature = linnet_sign_hash(c.coordinator, &t1);
+    memcpy(m2.bytes, signature.bytes, sizeof(signature.bytes));
+    for (uint32_t i = 0; i < 8; i++) /* the first refuses it, and so do all after */
+        assert_int_not_equal(
+            linnet_secagg_device_take_roster(c.members[i].device, &c.trust, m2.bytes, m2.n_bytes, NULL),
+            LINNET_OK);
+    linnet_buffer_release(&m2);
+    cohort_release(&c);
+    linnet_secagg_cache_destroy(cache);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -74,6 +110,7 @@ int main(void)
         cmocka_unit_test(drop_outs_in_one_phase_cost_nothing),
         cmocka_unit_test(drop_outs_in_all_phases_cost_nothing),
         cmocka_unit_test(a_cohort_of_two_is_refused),
+        cmocka_unit_test(a_shared_cache_changes_no_verdict),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 #include "linnet/http.h"
 #include "linnet/messages.h"
 #include "linnet/plan.h"
+#include "linnet/secagg.h"
 #include "linnet/budget_ledger.h"
 #include "linnet/round_vault.h"
 #include "linnet/trainer.h"
@@ -160,6 +161,7 @@ typedef struct linnet_device_config {
     bool has_seed; /* simulations and tests: data order and rounding from this seed, not the system */
     uint64_t seed;
     bool seeds_noise;                /* simulations only: noise that can be drawn again hides nothing */
+    linnet_secagg_cache *cache;      /* simulations only: borrowed, shared by the devices of one process */
     const linnet_mischief *mischief; /* simulations only: borrowed, NULL for an honest device */
 } linnet_device_config;
 

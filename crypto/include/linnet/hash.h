@@ -68,6 +68,16 @@ void linnet_random_bytes(void *bytes, size_t n_bytes);
  * seeded stream in simulations. */
 typedef void linnet_random_fn(void *context, void *bytes, size_t n_bytes);
 void linnet_system_random(void *context, void *bytes, size_t n_bytes);
+/** A stream of ChaCha20 under a key that the system's generator gave it and that is kept nowhere else: as
+ * good as that generator, without a system call for every kilobyte. For noise and rounding; release wipes it.
+ * linnet_random_stream_fill is a linnet_random_fn whose context is the stream. One thread at a time. */
+typedef struct linnet_random_stream {
+    uint8_t key[32];
+    uint64_t n_calls; /* the nonce of the next one */
+} linnet_random_stream;
+void linnet_random_stream_init(linnet_random_stream *stream);
+void linnet_random_stream_fill(void *stream, void *bytes, size_t n_bytes);
+void linnet_random_stream_release(linnet_random_stream *stream);
 /** sodium_memzero: a wipe that the compiler keeps. */
 void linnet_wipe(void *bytes, size_t n_bytes);
 /** Zero the stack below the caller, where functions that have returned may have left secrets: libsodium's

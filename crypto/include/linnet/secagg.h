@@ -49,13 +49,22 @@ typedef struct linnet_secagg_params {
     linnet_secagg_vector vectors[LINNET_SECAGG_VECTORS_MAX]; /* in the order in which they are packed */
 } linnet_secagg_params;
 
-/** Whom a member of a roster must be certified by. All borrowed for the call. */
+/** What machines of one process have checked already: a simulator's virtual devices all get the same roster
+ * and certificate, and check every signature in it once instead of a thousand times. Only for machines whose
+ * trust is the same. Thread-safe. Real devices have none. */
+typedef struct linnet_secagg_cache linnet_secagg_cache;
+linnet_status linnet_secagg_cache_create(linnet_secagg_cache **ret_cache, linnet_error *err) LINNET_NODISCARD;
+void linnet_secagg_cache_destroy(linnet_secagg_cache *cache); /* takes NULL */
+
+/** Whom a member of a roster must be certified by. All borrowed for the call, but for the cache, which is for
+ * the life of the machine. */
 typedef struct linnet_secagg_trust {
     const linnet_public_key *authority;
     uint64_t now_s;                      /* 0: skip the clock */
     const linnet_revocation *revocation; /* NULL: none */
     const linnet_public_key *consortium; /* pinned members, NULL: whoever the authority certified */
     size_t n_consortium;
+    linnet_secagg_cache *cache; /* NULL: check everything */
 } linnet_secagg_trust;
 
 /** Thresholds of 2.5 for a roster of n: computed by everybody, never sent. */
