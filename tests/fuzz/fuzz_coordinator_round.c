@@ -294,14 +294,18 @@ static void say_signed(world *w, uint32_t kind, const uint8_t *bytes, size_t n_b
     const linnet_hash *t1 = linnet_secagg_device_t1(m->machine), *t2 = linnet_secagg_device_t2(m->machine),
                       *t3 = linnet_secagg_device_t3(m->machine), *chain = &m->a;
     linnet_label label = LINNET_LABEL_ABORT;
-    if (kind == LINNET_ROUND_ADVERT)
+    if (kind == LINNET_ROUND_ADVERT) {
         label = LINNET_LABEL_ADVERT;
-    else if (kind == LINNET_ROUND_SHARES)
-        label = LINNET_LABEL_SHARE, chain = t1;
-    else if (kind == LINNET_ROUND_COMPLAINT)
-        label = LINNET_LABEL_COMPLAINT, chain = t2;
-    else if (kind != LINNET_ROUND_ABORT)
-        label = kind == LINNET_ROUND_ATTEST ? LINNET_LABEL_ATTEST : LINNET_LABEL_UNMASK, chain = t3;
+    } else if (kind == LINNET_ROUND_SHARES) {
+        label = LINNET_LABEL_SHARE;
+        chain = t1;
+    } else if (kind == LINNET_ROUND_COMPLAINT) {
+        label = LINNET_LABEL_COMPLAINT;
+        chain = t2;
+    } else if (kind != LINNET_ROUND_ABORT) {
+        label = kind == LINNET_ROUND_ATTEST ? LINNET_LABEL_ATTEST : LINNET_LABEL_UNMASK;
+        chain = t3;
+    }
     if (!chain)
         chain = &m->a;
     linnet_buffer_append(&raw, chain->bytes, sizeof(chain->bytes));
