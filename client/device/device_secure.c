@@ -548,15 +548,28 @@ static bool has_contributed(const linnet_device *device)
     return device->record.delta == DELTA_SPENT && device->record.is_uploaded;
 }
 
+/* What was said is with the coordinator. */
+static void take_word(secure_round *round, uint32_t kind, bool is_stored)
+{
+    if (kind == LINNET_ROUND_COMPLAINT)
+        round->n_complained++;
+    else
+        round->is_sent = is_stored;
+}
+
 static linnet_status take_answer(linnet_device *device, uint32_t kind, const linnet_answer *answer,
                                  const linnet_buffer *raw, linnet_error *err)
 {
     secure_round *round = &device->round;
-    if (answer->code == LINNET_ANSWER_WAIT || answer->code == LINNET_ANSWER_NO_SPACE) {
+    if (answer->code == LINNET_ANSWER_NO_SPACE) {
         device_back_off(device, answer->retry_after_ms);
         return LINNET_OK;
     }
     device_wait(device, answer->retry_after_ms > 0 ? answer->retry_after_ms : pace_ms(device));
+    if (answer->code == LINNET_ANSWER_WAIT) { /* others are not there yet; an advert may not be taken yet */
+        take_word(round, kind, kind != LINNET_ROUND_ADVERT);
+        return LINNET_OK;
+    }
     if (answer->code != LINNET_ANSWER_OK || device->record.is_revoked) {
         device_note(device, "the round is over for this device: %.140s", answer->message);
         return end_round(device, has_contributed(device) ? END_DONE : END_VOID, err);
@@ -567,10 +580,7 @@ static linnet_status take_answer(linnet_device *device, uint32_t kind, const lin
         device_note(device, "the round failed");
         return end_round(device, END_VOID, err);
     }
-    if (kind == LINNET_ROUND_COMPLAINT)
-        round->n_complained++;
-    else
-        round->is_sent = true;
+    take_word(round, kind, true);
     return advance(device, answer->phase, raw, answer->retry_after_ms, err);
 }
 

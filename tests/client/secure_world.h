@@ -416,6 +416,7 @@ static inline linnet_status secure_due(secure_world *sw, agent *a, linnet_answer
     }
     switch (linnet_secagg_server_phase_of(sw->server)) {
     case LINNET_SERVER_OPEN:
+        answer->code = LINNET_ANSWER_WAIT;
         return LINNET_OK;
     case LINNET_SERVER_ROSTER:
         answer->phase = LINNET_PHASE_ROSTER;
