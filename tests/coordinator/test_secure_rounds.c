@@ -919,6 +919,56 @@ static void every_start_sweeps_what_is_over(void **state)
     scene_end(&s);
 }
 
+typedef struct damage {
+    linnet_record_id id;
+    size_t at;
+} damage;
+
+/* One bit of a stored row, changed. */
+static linnet_status put_damage(linnet_store_txn *txn, void *context, linnet_error *err)
+{
+    const damage *d = context;
+    const uint8_t *bytes;
+    size_t n_bytes;
+    linnet_buffer copy = {0};
+    linnet_status status = linnet_store_get(txn, &d->id, &bytes, &n_bytes, err);
+    if (status != LINNET_OK)
+        return status;
+    linnet_buffer_append(&copy, bytes, n_bytes);
+    copy.bytes[d->at] ^= 1;
+    return linnet_row_put(txn, &d->id, &copy, err);
+}
+
+static void what_a_restart_would_say_otherwise_is_not_said(void **state)
+{
+    (void)state;
+    for (int which = 0; which < 4; which++) { /* M2, sharers, M6, an advert */
+        scene s;
+        member m[COHORT];
+        linnet_error err = {0};
+        int64_t next_ms;
+        linnet_plan plan = secure_plan();
+        scene_begin(&s, &plan);
+        members_begin(m, COHORT, &s);
+        adverts(&s, m, nobody, NULL, NULL);
+        phase(&s, m, nobody, NO_SHARES, NULL, NULL);
+        phase(&s, m, nobody, NO_UPLOAD, NULL, NULL);
+        damage d = {.id = linnet_record_number('q', 1), .at = 70};
+        uint8_t number = (uint8_t)(2 * which + 2);
+        linnet_record_add(&d.id, &number, 1);
+        if (number == LINNET_PHASE_SHARERS)
+            d.at = 64; /* the bitmap's only byte */
+        if (which == 3)
+            d = (damage){.id = linnet_record_round_device('j', 1, &m[0].d.id), .at = 60};
+        assert_ok(linnet_store_update(s.coordinator->store, put_damage, &d, &err), &err);
+        scene_reopen(&s);
+        assert_int_equal(linnet_coordinator_tick(s.coordinator, s.now_ms, &next_ms, &err), LINNET_ERR_FORMAT);
+        assert_int_equal(scene_exchange(&s, "GET", LINNET_PATH_HELLO, NULL, 0, NULL), 503);
+        members_end(m, COHORT);
+        scene_end(&s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -939,6 +989,7 @@ int main(void)
         cmocka_unit_test(complaints_of_more_than_the_corrupt_void_the_round),
         cmocka_unit_test(never_both_kinds_of_share_and_none_after_the_end),
         cmocka_unit_test(every_start_sweeps_what_is_over),
+        cmocka_unit_test(what_a_restart_would_say_otherwise_is_not_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
