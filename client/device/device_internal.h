@@ -326,6 +326,8 @@ linnet_status device_secure_join(linnet_device *device, const linnet_announcemen
                                  linnet_error *err) LINNET_NODISCARD;
 /** The next exchange of a round, or the farewell of one that was aborted (then has_farewell is set). */
 linnet_status device_secure_poll(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
+/** How long to wait after an upload: its answer names the pace of who has nothing to do, a round goes on. */
+uint64_t device_secure_delay(const linnet_device *device, uint64_t retry_after_ms);
 /** The stored upload is damaged or gone: the round is lost. */
 linnet_status device_secure_lose(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
 /** Name of the phase, or NULL where no round is in flight; round NULL: from the record alone. */

@@ -461,7 +461,7 @@ static linnet_status take_upload_answer(linnet_device *device, const linnet_answ
     case LINNET_ANSWER_OK:
         if (receipt_is_ours(device, answer)) {
             device->note[0] = '\0';
-            device_wait(device, answer->retry_after_ms);
+            device_wait(device, device_secure_delay(device, answer->retry_after_ms));
             return end_upload(device, answer->receipt, err);
         }
         return follow_offset(device, answer, n_packed, err);
@@ -471,7 +471,7 @@ static linnet_status take_upload_answer(linnet_device *device, const linnet_answ
     case LINNET_ANSWER_REVOKED:
         device_note(device, "the contribution to round %llu was not taken: %.120s",
                     (unsigned long long)device->record.last_round, answer->message);
-        device_wait(device, answer->retry_after_ms);
+        device_wait(device, device_secure_delay(device, answer->retry_after_ms));
         return end_refused(device, err);
     case LINNET_ANSWER_WAIT:
     case LINNET_ANSWER_NO_SPACE:

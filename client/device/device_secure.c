@@ -51,6 +51,12 @@ static uint64_t pace_ms(const linnet_device *device)
     return poll < pace ? poll : pace;
 }
 
+uint64_t device_secure_delay(const linnet_device *device, uint64_t retry_after_ms)
+{
+    uint64_t pace = pace_ms(device);
+    return device->record.has_round && pace < retry_after_ms ? pace : retry_after_ms;
+}
+
 static void begin_phase(linnet_device *device)
 {
     device->round.is_sent = false;

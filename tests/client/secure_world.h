@@ -622,6 +622,7 @@ static inline void secure_upload(secure_world *sw, agent *a, const linnet_frame 
     linnet_receipt receipt = {
         .chain = header.chain, .echo = echo, .device_id = header.device_id, .sequence = a->n_accepted};
     linnet_receipt_sign(&receipt, sw->w->f->identity, receipt_bytes);
+    answer->retry_after_ms = 3600 * 1000; /* as for who has nothing to do: longer than any phase */
     answer->receipt = receipt_bytes;
     answer->n_receipt = LINNET_SIGNED_RECEIPT_BYTES;
 }
