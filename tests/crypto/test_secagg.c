@@ -67,6 +67,52 @@ static void a_cohort_of_two_is_refused(void **state)
     cohort_release(&c);
 }
 
+/* What a round must come to, from the thresholds alone: OK, or the status of the first step that cannot be
+ * taken. */
+static linnet_status verdict_of(const cohort *c, uint32_t n_dropped, cohort_drop phase)
+{
+    uint32_t left = c->n - n_dropped, n = phase == DROP_ADVERT ? left : c->n;
+    linnet_secagg_thresholds t = linnet_secagg_thresholds_of(&c->params, n);
+    if (n < c->params.n_min || (phase <= DROP_SHARES && left < t.sharers_min) ||
+        (phase <= DROP_MASKED && left < t.survivors_min))
+        return LINNET_ERR_RANGE;
+    if (phase <= DROP_ATTEST && left < t.signatures)
+        return LINNET_ERR_NOT_FOUND;
+    return left <= t.shares ? LINNET_ERR_AGAIN : LINNET_OK; /* an owner holds no share of its own */
+}
+
+/* Every subset of the members of every cohort of up to eight, in every phase: the exact sum or none. */
+static void every_subset_may_drop_out_in_every_phase(void **state)
+{
+    (void)state;
+    static const cohort_drop all[] = {DROP_ADVERT, DROP_SHARES, DROP_MASKED, DROP_ATTEST, DROP_UNMASK};
+    uint32_t n_exact = 0, n_none = 0;
+    for (uint32_t n = 3; n <= 8; n++)
+        for (size_t p = 0; p < ARRAY_LEN(all); p++)
+            for (uint32_t subset = 0; subset < 1u << n; subset++) {
+                cohort c;
+                cohort_drop drops[8];
+                uint32_t n_dropped = 0;
+                linnet_secagg_cache *cache = NULL;
+                for (uint32_t i = 0; i < n; i++) {
+                    drops[i] = subset >> i & 1 ? all[p] : DROP_NEVER;
+                    n_dropped += subset >> i & 1;
+                }
+                assert_int_equal(linnet_secagg_cache_create(&cache, NULL), LINNET_OK);
+                cohort_init(&c, n, 16);
+                c.trust.cache = cache;
+                linnet_status want = verdict_of(&c, n_dropped, all[p]), got = cohort_play(&c, drops);
+                if (got != want)
+                    fail_msg("n %u, subset %x, before M%d: %s, not %s", (unsigned)n, (unsigned)subset,
+                             (int)all[p], linnet_status_name(got), linnet_status_name(want));
+                n_exact += got == LINNET_OK;
+                n_none += got != LINNET_OK;
+                cohort_release(&c);
+                linnet_secagg_cache_destroy(cache);
+            }
+    assert_true(n_exact > 100 && n_none > 1000);
+}
+
 /* Devices of one process that share a cache play the same rounds; what nobody has checked is checked. */
 static void a_shared_cache_changes_no_verdict(void **state)
 {
@@ -110,6 +156,7 @@ int main(void)
         cmocka_unit_test(drop_outs_in_one_phase_cost_nothing),
         cmocka_unit_test(drop_outs_in_all_phases_cost_nothing),
         cmocka_unit_test(a_cohort_of_two_is_refused),
+        cmocka_unit_test(every_subset_may_drop_out_in_every_phase),
         cmocka_unit_test(a_shared_cache_changes_no_verdict),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
