@@ -182,7 +182,7 @@ void linnet_plan_default(linnet_plan *plan)
     plan->deadline_s = 600;
     plan->poll_s = 60;
     plan->cohorts = 1;
-    plan->profile = LINNET_PROFILE_PLAIN;
+    plan->profile = LINNET_PROFILE_SECURE;
     plan->corrupt = 0.05;
     plan->phase_deadline_s = 120;
     plan->dp_delta = 1e-5;

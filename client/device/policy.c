@@ -68,7 +68,7 @@ linnet_policy linnet_policy_default(void)
         .download_bytes_max = LINNET_OBJECT_BYTES_MAX,
         .local_steps_max = 10000,
         .context_tokens_max = 131072,
-        .allow_plain = true,
+        .allow_plain = false,
     };
 }
 

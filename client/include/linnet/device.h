@@ -83,7 +83,7 @@ typedef struct linnet_policy {
     uint64_t upload_bytes_max; /* a contribution; default 64 MiB */
     uint64_t download_bytes_max;
     uint32_t local_steps_max, context_tokens_max;
-    bool allow_plain;         /* profile plain: the coordinator sees single deltas; default true */
+    bool allow_plain;         /* profile plain: the coordinator sees single deltas; default false */
     bool allow_central_noise; /* profile central-dp: it sees them, and is trusted with the noise */
     bool has_coordinator, has_authority, has_plan, has_base; /* pins */
     linnet_public_key coordinator, authority;
