@@ -22,7 +22,8 @@ static const tiny_spec world_spec = {.n_layers = 2,
 #define WORLD_PLAN                                                                                           \
     "[task]\nrounds = 5\n[adapter]\nrank = 64\nalpha = 64\n[training]\nlocal_steps = 7\nbatch_records = "    \
     "2\ncontext_tokens = 16\n"                                                                               \
-    "learning_rate_b = 0.001\n[cohort]\ngoal = 2\nminimum = 1\n[encoding]\nring_bits = "                     \
+    "learning_rate_b = 0.001\n[cohort]\ngoal = 2\nminimum = 1\n[secure]\nprofile = "                         \
+    "plain\n[encoding]\nring_bits = "                                                                        \
     "32\nweight_unit_tokens = 20\n[evaluation]\ninstall_tolerance = 100\n"
 
 static char world_texts[][16] = {"ab abc aa", "cab bca",  "a b c a b c", "xx ab xx",
@@ -87,6 +88,7 @@ static inline world *world_create_with(const char *plan)
                                        .policy = linnet_policy_default(),
                                        .has_seed = true,
                                        .seed = 11};
+    w->config.policy.allow_plain = true;
     return w;
 }
 

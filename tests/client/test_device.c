@@ -833,7 +833,8 @@ static void a_worse_adapter_is_not_installed_but_trained_from(void **state)
     static const char plan[] =
         "[task]\nrounds = 5\n[adapter]\nrank = 8\n[training]\nlocal_steps = 2\nbatch_records = "
         "2\ncontext_tokens = 16\n"
-        "learning_rate_b = 0.001\n[cohort]\ngoal = 2\nminimum = 1\n[evaluation]\ninstall_tolerance = 0.5\n";
+        "learning_rate_b = 0.001\n[cohort]\ngoal = 2\nminimum = 1\n[secure]\nprofile = plain\n"
+        "[evaluation]\ninstall_tolerance = 0.5\n";
     world *w = world_create_with(plan); /* twice as good, or it stays out */
     world_enroll(w);
     world_start(w);

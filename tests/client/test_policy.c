@@ -59,7 +59,7 @@ static void an_empty_policy_has_the_compiled_floors(void **state)
     linnet_policy p = policy_of("");
     assert_int_equal(p.survivors_min, 3);
     assert_true(p.corrupt_min == 0.05 && p.dp_delta == 1e-5 && p.noise_min == 0 && p.dp_epsilon_max == 0);
-    assert_false(p.allow_central_noise);
+    assert_false(p.allow_plain || p.allow_central_noise);
     assert_false(p.has_coordinator || p.has_authority || p.has_plan || p.has_base);
     assert_string_equal(p.consortium, "");
 }
@@ -143,7 +143,7 @@ static void a_plan_passes_every_floor_or_is_told_which_it_does_not(void **state)
     } cases[] = {
         {"", "cohort_min = 3", "cohort_min = 4", "cohort_min"},
         {"[cohort]\nminimum = 5\n", "cohort_min = 5", "cohort_min = 6", "cohort_min"},
-        {"[secure]\nprofile = plain\n", "survivors_min = 1024", "allow_plain = off", "allow_plain"},
+        {"[secure]\nprofile = plain\n", "survivors_min = 1024\nallow_plain = on", "", "allow_plain"},
         {SECURE, "allow_plain = off", "survivors_min = 4", "survivors_min"},
         {SECURE "[cohort]\nminimum = 5\n", "survivors_min = 4", "survivors_min = 5", "survivors_min"},
         {SECURE, "corrupt_min = 0.05", "corrupt_min = 0.051", "corrupt_min"},

@@ -72,7 +72,7 @@ static inline void scene_write_model(const char *path, uint32_t width)
     free(weights);
 }
 
-/** A plan of three rounds, goal 3, minimum 2, join at most 4, deadline a minute. */
+/** A plan of three rounds on the plain path, goal 3, minimum 2, join at most 4, deadline a minute. */
 static inline linnet_plan scene_plan(void)
 {
     linnet_plan plan;
@@ -81,6 +81,7 @@ static inline linnet_plan scene_plan(void)
     plan.rounds = 3;
     plan.rank = 2;
     plan.targets = 1u << LINNET_TARGET_ATTN_Q | 1u << LINNET_TARGET_ATTN_V;
+    plan.profile = LINNET_PROFILE_PLAIN;
     plan.goal = 3;
     plan.minimum = 2;
     plan.over_selection = 1.3;

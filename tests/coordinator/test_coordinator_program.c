@@ -65,7 +65,7 @@ static int make_folder(void **state)
     if (!mkdtemp(folder))
         return -1;
     write_file("plan.ini",
-               "[task]\nname = program\nrounds = 2\n[adapter]\nrank = 2\n[cohort]\ngoal = 2\nminimum = 1\n");
+               "[task]\nname = program\nrounds = 2\n[adapter]\nrank = 2\n[cohort]\ngoal = 3\nminimum = 3\n");
     return 0;
 }
 
