@@ -296,6 +296,16 @@ void fleet_release(fleet *f)
     *f = (fleet){0};
 }
 
+linnet_policy fleet_policy(const linnet_plan *plan)
+{
+    linnet_policy policy = linnet_policy_default();
+    policy.allow_plain = plan->profile == LINNET_PROFILE_PLAIN;
+    policy.allow_central_noise = plan->profile == LINNET_PROFILE_CENTRAL_DP;
+    if (policy.corrupt_min > plan->corrupt)
+        policy.corrupt_min = plan->corrupt;
+    return policy;
+}
+
 linnet_status fleet_wake(fleet *f, virtual_device *device, linnet_error *err)
 {
     linnet_device_config config = {.kv = &device->kv,
@@ -310,7 +320,7 @@ linnet_status fleet_wake(fleet *f, virtual_device *device, linnet_error *err)
                                    .mischief = device->is_attacker ? &device->mischief : NULL,
                                    .records = device->share->records,
                                    .n_records = device->share->n_records,
-                                   .policy = linnet_policy_default(),
+                                   .policy = fleet_policy(&f->config->plan),
                                    .vault = device->vault,
                                    .has_seed = true,
                                    .seed = device->seed,

@@ -66,6 +66,9 @@ linnet_status fleet_load(const linnet_simulation_config *config, fleet *ret_flee
 /** One training arena a worker; after the plan's context is known. */
 linnet_status fleet_create_arenas(fleet *f, linnet_error *err);
 
+/** The researcher owns both sides: the policy of the simulated devices allows the profile of the plan. */
+linnet_policy fleet_policy(const linnet_plan *plan);
+
 linnet_status fleet_wake(fleet *f, virtual_device *device, linnet_error *err);
 void fleet_sleep(virtual_device *device);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* linnet-sim: federated rounds on one machine. */
+#include "linnet/limits.h"
 #include "linnet/sampler.h"
 #include "linnet/simulation.h"
 
@@ -45,7 +46,29 @@ static linnet_status check_out(const char *out, linnet_error *err)
                                 out);
 }
 
-/* A plan without a file: everybody who is awake in every round. */
+/* Everybody who is awake in every round; with masks, a third of them may leave it. */
+static void plan_for(linnet_plan *plan, uint32_t n_awake)
+{
+    linnet_plan_default(plan);
+    plan->goal = n_awake;
+    plan->minimum = (7 * n_awake + 9) / 10;
+    if (plan->minimum < LINNET_SECURE_COHORT_MIN)
+        plan->minimum = LINNET_SECURE_COHORT_MIN;
+}
+
+/* Nobody waits for more than there are. */
+static void fit_plan(linnet_plan *plan, uint32_t n_awake)
+{
+    if (plan->goal > n_awake)
+        plan->goal = n_awake;
+    if (plan->minimum > plan->goal)
+        plan->minimum = plan->goal;
+    if (plan->survivors > plan->minimum)
+        plan->survivors = 0;                  /* three quarters of it */
+    if (linnet_plan_join_max(plan) > n_awake) /* half a device below: it is rounded up */
+        plan->over_selection = plan->goal < n_awake ? (n_awake - 0.5) / plan->goal : 1;
+}
+
 static linnet_status load_plan(const run_options *options, size_t n_awake, linnet_plan *ret_plan,
                                linnet_error *err)
 {
@@ -53,13 +76,15 @@ static linnet_status load_plan(const run_options *options, size_t n_awake, linne
     if (options->plan)
         status = linnet_plan_load(options->plan, ret_plan, err);
     else
-        linnet_plan_default(ret_plan);
+        plan_for(ret_plan, (uint32_t)n_awake);
     if (status != LINNET_OK)
         return status;
-    if (!options->plan || ret_plan->goal > n_awake)
-        ret_plan->goal = (uint32_t)n_awake;
-    if (ret_plan->minimum > ret_plan->goal)
-        ret_plan->minimum = ret_plan->goal;
+    if (linnet_profile_is_secure(ret_plan->profile) && n_awake < LINNET_SECURE_COHORT_MIN)
+        return linnet_fail(err, LINNET_ERR_RANGE,
+                           "a sum of %zu devices hides nobody: let at least %d be awake in a round, or give "
+                           "--plan a file that says 'profile = plain' under [secure]",
+                           n_awake, LINNET_SECURE_COHORT_MIN);
+    fit_plan(ret_plan, (uint32_t)n_awake);
     ret_plan->rounds = (uint32_t)options->rounds;
     if (options->processes && ret_plan->poll_s > 1)
         ret_plan->poll_s = 1; /* real seconds: nobody waits for a watch to wake up */

@@ -29,7 +29,7 @@ enum {
 typedef struct crew {
     fleet *f;
     pid_t pids[PROCESSES_MAX + 1];
-    char coordinator_program[4200], client_program[4200], address[128];
+    char coordinator_program[4200], client_program[4200], policy_path[4300], address[128];
     char (*directories)[4300]; /* of the devices */
     linnet_rng rng;
     uint64_t kills; /* so far */
@@ -186,6 +186,19 @@ static linnet_status enroll_device(crew *c, size_t device, linnet_error *err)
     return status;
 }
 
+/* fleet_policy for devices that read theirs from a file. */
+static linnet_status write_policy(crew *c, linnet_error *err)
+{
+    linnet_policy policy = fleet_policy(&c->f->config->plan);
+    unsigned permille = (unsigned)(policy.corrupt_min * 1000);
+    char text[160];
+    int n = snprintf(text, sizeof(text),
+                     "[policy]\nallow_plain = %s\nallow_central_noise = %s\ncorrupt_min = 0.%03u\n",
+                     policy.allow_plain ? "on" : "off", policy.allow_central_noise ? "on" : "off", permille);
+    (void)snprintf(c->policy_path, sizeof(c->policy_path), "%s/policy.ini", c->f->config->out_directory);
+    return linnet_file_write(c->policy_path, text, (size_t)n, 0600, err);
+}
+
 static linnet_status start_device(crew *c, size_t device, linnet_error *err)
 {
     char data[4400], log_path[4400], seed[32];
@@ -196,6 +209,7 @@ static linnet_status start_device(crew *c, size_t device, linnet_error *err)
                                 "--state",         c->directories[device],
                                 "--model",         c->f->config->model_path,
                                 "--data",          data,
+                                "--policy",        c->policy_path,
                                 "--seed",          seed,
                                 "--threads",       "1",
                                 "--json",          NULL};
@@ -213,6 +227,8 @@ static linnet_status start_crew(crew *c, linnet_error *err)
     linnet_rng_init(&speeds, f->config->seed, FLEET_STREAM_DEVICE);
     linnet_status status = linnet_coordinator_init(f->coordinator_directory, &f->config->plan,
                                                    f->config->model_path, NULL, wall_ms, err);
+    if (status == LINNET_OK)
+        status = write_policy(c, err);
     if (status == LINNET_OK)
         status = start_coordinator(c, err);
     if (status == LINNET_OK)
@@ -298,7 +314,8 @@ static linnet_status collect_rounds(crew *c, const evaluation *e, const outcome 
         if (list[i].state[0] == 'v')
             continue;
         linnet_simulation_round *round = &result->rounds[result->n_rounds];
-        status = finish_round(c->f, e, list[i].round, hasher, round, result->device_federated, err);
+        status = finish_round(c->f, e, result->n_rounds + 1, list[i].round, hasher, round,
+                              result->device_federated, err);
         if (status == LINNET_OK) {
             result->n_rounds++;
             result->bytes_up += round->bytes_up;

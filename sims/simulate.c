@@ -18,7 +18,7 @@
 typedef struct awake_set {
     size_t *devices;
     size_t n_devices;
-    bool *drops; /* this one goes away after its training */
+    bool *drops; /* this one goes away before its upload */
 } awake_set;
 
 static int compare_sizes(const void *a, const void *b)
@@ -147,10 +147,11 @@ static size_t want_training(fleet *f, const awake_set *awake, virtual_device **l
     return n;
 }
 
-static linnet_status tick(fleet *f, linnet_error *err)
+/* When everybody has gone only a deadline is left, of the phase or of the round. */
+static int64_t next_deadline(const fleet *f, int64_t due_ms)
 {
-    int64_t next;
-    return linnet_coordinator_tick(f->coordinator, f->now_ms, &next, err);
+    int64_t latest_ms = f->now_ms + (int64_t)f->config->plan.deadline_s * 1000;
+    return (due_ms > f->now_ms && due_ms < latest_ms ? due_ms : latest_ms) + 1;
 }
 
 static linnet_status round_number(fleet *f, uint64_t *ret_round, bool *ret_finished, linnet_error *err)
@@ -164,23 +165,30 @@ static linnet_status round_number(fleet *f, uint64_t *ret_round, bool *ret_finis
     return status;
 }
 
-/* An attacker that aborts takes part until its masks are in everybody's vectors, and goes away then. */
-static void abort_attacker(const fleet *f, virtual_device *device)
+/* Does this round count on the device's upload? It may still be in an earlier one. */
+static bool is_uploading(const virtual_device *device, uint64_t round)
 {
     linnet_device_report report;
-    if (!device->is_attacker || f->config->scenario.attack != LINNET_ATTACK_ABORT)
-        return;
     linnet_device_status(device->device, &report);
-    if (strcmp(report.phase, "uploading") == 0)
+    return report.round == round && strcmp(report.phase, "uploading") == 0;
+}
+
+/* An attacker that aborts takes part until its masks are in everybody's vectors, and goes away then. */
+static void abort_attacker(const fleet *f, virtual_device *device, uint64_t round)
+{
+    if (device->is_attacker && f->config->scenario.attack == LINNET_ATTACK_ABORT &&
+        is_uploading(device, round))
         fleet_sleep(device);
 }
 
-/* Those of the set that drop out do so once they have trained: their upload never arrives. */
-static void drop_out(fleet *f, const awake_set *awake)
+/* Those of the set that drop out do so once the round counts on them: their upload never arrives. */
+static void drop_out(fleet *f, const awake_set *awake, uint64_t round)
 {
-    for (size_t i = 0; i < awake->n_devices; i++)
-        if (awake->drops[i] && f->devices[awake->devices[i]].has_trained)
-            fleet_sleep(&f->devices[awake->devices[i]]);
+    for (size_t i = 0; i < awake->n_devices; i++) {
+        virtual_device *device = &f->devices[awake->devices[i]];
+        if (awake->drops[i] && device->device && is_uploading(device, round))
+            fleet_sleep(device);
+    }
 }
 
 static linnet_status play_round(fleet *f, const awake_set *awake, uint64_t round, double *device_seconds,
@@ -190,6 +198,7 @@ static linnet_status play_round(fleet *f, const awake_set *awake, uint64_t round
     linnet_status status = list ? LINNET_OK : linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a round");
     for (size_t i = 0; status == LINNET_OK && i < awake->n_devices; i++)
         status = fleet_wake(f, &f->devices[awake->devices[i]], err);
+    int64_t due_ms = 0;
     for (size_t n_polls = 0; status == LINNET_OK; n_polls++) {
         uint64_t current = round;
         bool is_finished = false;
@@ -197,21 +206,21 @@ static linnet_status play_round(fleet *f, const awake_set *awake, uint64_t round
         size_t n = want_training(f, awake, list);
         if (n > 0) {
             status = train_all(f, list, n, device_seconds, err);
-            drop_out(f, awake);
             continue;
         }
         virtual_device *device = next_to_poll(f, awake, &at);
         if (at > f->now_ms)
             f->now_ms = at;
-        if (!device) { /* everybody has gone: only the deadline is left */
-            f->now_ms += (int64_t)f->config->plan.deadline_s * 1000 + 1;
+        if (!device) {
+            f->now_ms = next_deadline(f, due_ms);
             n_polls += 1000;
         } else {
             status = linnet_device_poll(device->device, f->now_ms, err);
-            abort_attacker(f, device);
+            abort_attacker(f, device, round);
+            drop_out(f, awake, round);
         }
         if (status == LINNET_OK)
-            status = tick(f, err);
+            status = linnet_coordinator_tick(f->coordinator, f->now_ms, &due_ms, err);
         if (status == LINNET_OK)
             status = round_number(f, &current, &is_finished, err);
         if (status != LINNET_OK || current != round || is_finished)
@@ -252,7 +261,7 @@ void transcript_add(linnet_hasher *hasher, uint64_t round, round_entry *entries,
     linnet_hasher_update(hasher, adapter->bytes, LINNET_HASH_BYTES);
 }
 
-static linnet_status add_to_transcript(fleet *f, uint64_t round, const linnet_hash *adapter,
+static linnet_status add_to_transcript(fleet *f, uint64_t number, uint64_t round, const linnet_hash *adapter,
                                        linnet_hasher *hasher, linnet_error *err)
 {
     linnet_contribution_report *list = NULL;
@@ -272,7 +281,7 @@ static linnet_status add_to_transcript(fleet *f, uint64_t round, const linnet_ha
             entries[i].echo = list[i].echo;
     }
     if (status == LINNET_OK)
-        transcript_add(hasher, round, entries, n, adapter);
+        transcript_add(hasher, number, entries, n, adapter);
     free(entries);
     free(list);
     return status;
@@ -297,15 +306,16 @@ static linnet_status report_of(fleet *f, uint64_t round, linnet_round_report *re
     return status;
 }
 
-linnet_status finish_round(fleet *f, const evaluation *e, uint64_t round, linnet_hasher *hasher,
-                           linnet_simulation_round *ret, double *each, linnet_error *err)
+linnet_status finish_round(fleet *f, const evaluation *e, uint64_t number, uint64_t round,
+                           linnet_hasher *hasher, linnet_simulation_round *ret, double *each,
+                           linnet_error *err)
 {
     linnet_round_report report;
     linnet_adapter *adapter = NULL;
     double loss = (double)NAN;
     linnet_status status = report_of(f, round, &report, err);
     if (status == LINNET_OK)
-        status = add_to_transcript(f, round, &report.adapter, hasher, err);
+        status = add_to_transcript(f, number, round, &report.adapter, hasher, err);
     if (status == LINNET_OK)
         status = linnet_coordinator_adapter(f->coordinator, report.state[0] == 'v' ? UINT64_MAX : round,
                                             &adapter, err);
@@ -362,7 +372,8 @@ linnet_status simulate_in_memory(fleet *f, const evaluation *e, const outcome *o
         }
         status = play_round(f, &awake, round, &result->device_seconds, err);
         if (status == LINNET_OK)
-            status = finish_round(f, e, round, &hasher, &result->rounds[i], result->device_federated, err);
+            status =
+                finish_round(f, e, i + 1, round, &hasher, &result->rounds[i], result->device_federated, err);
         free(awake.devices);
         free(awake.drops);
         if (status == LINNET_OK) {

@@ -28,10 +28,12 @@ void outcome_round(const outcome *o, const linnet_simulation_round *round);
 linnet_status outcome_finish(const outcome *o, const fleet *f, const linnet_adapter *adapter,
                              const linnet_simulation_result *result, linnet_error *err);
 
-/** The coordinator's figures of a closed round, the evaluation after it, and its part of the transcript. each
- * as in evaluation_run. */
-linnet_status finish_round(fleet *f, const evaluation *e, uint64_t round, linnet_hasher *hasher,
-                           linnet_simulation_round *ret, double *each, linnet_error *err);
+/** The coordinator's figures of a closed round, the evaluation after it, and its part of the transcript.
+ * number is the transcript's: over processes rounds that failed are tried again, and count once. each as in
+ * evaluation_run. */
+linnet_status finish_round(fleet *f, const evaluation *e, uint64_t number, uint64_t round,
+                           linnet_hasher *hasher, linnet_simulation_round *ret, double *each,
+                           linnet_error *err);
 
 /** R rounds over the in-memory transport; fills rounds, bytes, seconds, transcript; the last global adapter
  * is owned. */

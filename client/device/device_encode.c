@@ -39,7 +39,10 @@ static linnet_status encode_lanes(const linnet_device *device, const linnet_ring
     return linnet_ring_encode_integers(spec, lanes, packed, err);
 }
 
-/* What rounding and noise are drawn from: seeded streams are for simulations. */
+/* What rounding and noise are drawn from: seeded streams are for simulations. A seeded rounding is of the
+ * delta, not of the round, so that a run in which rounds fail ends in the same bits; noise is never used
+ * twice. */
+#define STREAM_ROUNDING UINT64_C(0x726f756e64)
 typedef struct randomness {
     linnet_random_fn *rounding, *noise;
     void *rounding_context, *noise_context; /* borrowed */
@@ -168,19 +171,20 @@ linnet_status device_encode(const linnet_device *device, const encode_job *job, 
 {
     const linnet_announcement *a = job->announcement;
     linnet_buffer delta = {0};
-    linnet_rng rng;
+    linnet_rng rounding, noise;
     linnet_random_stream stream;
     randomness random = {linnet_random_stream_fill, linnet_random_stream_fill, &stream, &stream};
     size_t at = 0;
-    linnet_rng_init(&rng, device->record.train_seed, a->round);
+    linnet_rng_init(&rounding, device->record.train_seed ^ STREAM_ROUNDING, device->record.version);
+    linnet_rng_init(&noise, device->record.train_seed, a->round);
     linnet_random_stream_init(&stream);
     if (device->config.has_seed) {
         random.rounding = seeded_random;
-        random.rounding_context = &rng;
+        random.rounding_context = &rounding;
     }
     if (device->config.has_seed && device->config.seeds_noise) {
         random.noise = seeded_random;
-        random.noise_context = &rng;
+        random.noise_context = &noise;
     }
     linnet_status status = load_delta(device, &delta, err);
     if (status == LINNET_OK)
