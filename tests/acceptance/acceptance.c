@@ -23,7 +23,10 @@ static pid_t children[CHILDREN_MAX]; /* 0: free */
 static const char tiny_plan[] =
     "[task]\nname = tiny\n[adapter]\nrank = 2\ntargets = attn_q\n"
     "[training]\nlocal_steps = 1\nbatch_records = 1\ncontext_tokens = 16\nheld_out = 0\n"
-    "[cohort]\ngoal = 2\nminimum = 1\nover_selection = 1\ndeadline = 10m\npoll = 1s\n";
+    "[cohort]\ngoal = 3\nminimum = 3\nover_selection = 1\ndeadline = 10m\npoll = 1s\n"
+    "[secure]\nphase_deadline = 20s\n";
+static const char to_plain[] = "sed -e 's/^goal = 3/goal = 2/' -e 's/^minimum = 3/minimum = 1/' "
+                               "-e 's/^phase_deadline.*/profile = plain/' tiny.ini >plain.ini";
 
 /* ---- the scratch folder ---- */
 
@@ -46,6 +49,9 @@ int acceptance_set_up(void **state)
     if (!mkdtemp(scratch) || chdir(scratch) != 0)
         return -1;
     put_text("tiny.ini", tiny_plan);
+    put_text("plain.policy", "[policy]\nallow_plain = on\n");
+    if (system(to_plain) != 0)
+        return -1;
     return system("head -n 20 \"$D\" >few.jsonl");
 }
 
@@ -324,6 +330,11 @@ void make_task(const char *state)
     must_do("$K init --state %s --plan tiny.ini --model $M --quiet", state);
 }
 
+void make_plain_task(const char *state)
+{
+    must_do("$K init --state %s --plan plain.ini --model $M --quiet", state);
+}
+
 /* The newest address in the server's output, which its process has written; 0: none yet. */
 static int listening_port(const char *out_name, size_t n_skip)
 {
@@ -386,8 +397,10 @@ pid_t start_device(const char *device, const char *more)
     unsigned seed = 0;
     for (const char *at = device; *at; at++)
         seed = seed * 31 + (unsigned char)*at;
-    return start(device, "$C run --state %s --model $M --data few.jsonl --threads 1 --json --seed %u %s",
-                 device, seed % 100000, more);
+    return start(
+        device,
+        "$C run --state %s --model $M --data few.jsonl --policy plain.policy --threads 1 --json --seed %u %s",
+        device, seed % 100000, more);
 }
 
 void await_count(const char *coordinator, const char *field, long long count)

@@ -20,8 +20,9 @@
 /** Group fixtures: make and enter the scratch folder; end what is left running, remove the folder. */
 int acceptance_set_up(void **state);
 int acceptance_tear_down(void **state);
-/** Test fixture: the plan `tiny.ini` (two devices a round, one step each) is written once; this ends what a
- * failed test left running, so that one failure does not make others. */
+/** Test fixture: the plans `tiny.ini` (masked sums of three devices, as by default) and `plain.ini` (two
+ * devices a round on the plain path), of one step each, and `plain.policy`, which allows both, are written
+ * once; this ends what a failed test left running, so that one failure does not make others. */
 int acceptance_clean(void **state);
 /** Run the tests, or with LINNET_TEST=PATTERN in the environment those whose names match. */
 #define acceptance_main(tests)                                                                               \
@@ -76,6 +77,8 @@ typedef struct server {
 
 /** linnet-coordinator init with tiny.ini. */
 void make_task(const char *state);
+/** The same with plain.ini, for what is about messages and not about masks. */
+void make_plain_task(const char *state);
 /** Serve a state on a port (0: any), with what else the command line shall have; returns when it listens. */
 server serve(const char *state, int port, const char *more);
 /** End it with a signal; SIGTERM must give exit status 0. */
@@ -84,8 +87,8 @@ void stop(server *s, int signal_number);
 const char *invite(const char *state);
 /** Enrol the device of a state directory over a port. */
 void enroll(const char *device, const char *coordinator, int port);
-/** linnet-client run in the background, seeded by the device's name, on the first records of the bundled
- * data. */
+/** linnet-client run in the background under plain.policy, seeded by the device's name, on the first records
+ * of the bundled data. */
 pid_t start_device(const char *device, const char *more);
 /** Wait until the coordinator's status has field >= count. */
 void await_count(const char *coordinator, const char *field, long long count);

@@ -121,7 +121,7 @@ static void a_lost_answer_to_an_enrolment_is_asked_for_again(void **state)
 {
     (void)state;
     char code[1024], id[64];
-    make_task("l-task");
+    make_plain_task("l-task");
     server s = serve("l-task", 0, "");
     relay *r = relay_start(s.port);
     (void)snprintf(code, sizeof(code), "%s", invite("l-task"));
@@ -130,7 +130,7 @@ static void a_lost_answer_to_an_enrolment_is_asked_for_again(void **state)
     must_fail("127.0.0.1", "$C enroll --state l-device --coordinator http://127.0.0.1:%d --invite %s",
               relay_port(r), code);
     assert_int_equal(number_of("devices", "$K status --state l-task --json"), 1); /* it did arrive */
-    must_fail("", "$C run --state l-device --model $M --data few.jsonl --once");
+    must_fail("", "$C run --state l-device --model $M --data few.jsonl --policy plain.policy --once");
     relay_lose_answers(r, LINNET_PATH_ENROLL, 0);
     must_do("$C enroll --state l-device --coordinator http://127.0.0.1:%d --invite %s", relay_port(r), code);
     assert_int_equal(number_of("devices", "$K status --state l-task --json"), 1);
@@ -144,7 +144,7 @@ static void a_lost_answer_to_an_enrolment_is_asked_for_again(void **state)
 static void a_coordinator_that_is_not_there_is_named(void **state)
 {
     (void)state;
-    make_task("n-task");
+    make_plain_task("n-task");
     char code[1024];
     (void)snprintf(code, sizeof(code), "%s", invite("n-task"));
     must_fail("http://", "$C enroll --state n-device --coordinator ftp://127.0.0.1 --invite %s", code);
@@ -157,11 +157,29 @@ static void a_coordinator_that_is_not_there_is_named(void **state)
               s.port, code);
     must_do("$C enroll --state n-device --coordinator http://127.0.0.1:%d/ --invite %s", s.port, code);
     stop(&s, SIGTERM);
-    must_do("timeout 50 $C run --state n-device --model $M --data few.jsonl --once"); /* later, then; not a
-                                                                                         failure */
+    must_do(
+        "timeout 50 $C run --state n-device --model $M --data few.jsonl --policy plain.policy --once"); /* later,
+                                                                                     then; not a failure */
 }
 
 /* ---- who takes part ---- */
+
+/* The default policy: no round with one who sees single deltas, and a reason. */
+static void a_plain_task_is_joined_only_by_those_who_allow_it(void **state)
+{
+    (void)state;
+    make_plain_task("o-task");
+    server s = serve("o-task", 0, "");
+    enroll("o-device", "o-task", s.port);
+    pid_t device = start("o-device", "$C run --state o-device --model $M --data few.jsonl --json");
+    await_text("o-device.out", "allow_plain");
+    assert_int_equal(end(device, SIGTERM), 0);
+    assert_int_equal(number_of("joined", "$K status --state o-task --json"), 0);
+    device = start_device("o-device", "");
+    await_count("o-task", "accepted", 1);
+    assert_int_equal(end(device, SIGTERM), 0);
+    stop(&s, SIGTERM);
+}
 
 static void a_device_with_another_model_refuses_to_train(void **state)
 {
@@ -171,12 +189,12 @@ static void a_device_with_another_model_refuses_to_train(void **state)
     if (!path)
         skip();
     (void)snprintf(other, sizeof(other), "%s", path);
-    make_task("m-task");
+    make_plain_task("m-task");
     server s = serve("m-task", 0, "");
     enroll("m-device", "m-task", s.port);
     for (int i = 0; i < 2; i++)
         must_fail("is not the base model of this task",
-                  "$C run --state m-device --model %s --data few.jsonl --quiet", other);
+                  "$C run --state m-device --model %s --data few.jsonl --policy plain.policy --quiet", other);
     assert_int_equal(number_of("joined", "$K status --state m-task --json"), 0);
     pid_t device = start_device("m-device", ""); /* nothing is spoilt for the right one */
     await_count("m-task", "accepted", 1);
@@ -189,7 +207,7 @@ static void a_revoked_device_is_told_and_what_it_gave_before_stays(void **state)
 {
     (void)state;
     char early[64], late[64];
-    make_task("r-task");
+    make_plain_task("r-task");
     server s = serve("r-task", 0, "");
     relay *r = relay_start(s.port);
     must_do("$C enroll --state r-early --coordinator http://127.0.0.1:%d --invite %s", relay_port(r),
@@ -217,7 +235,8 @@ static void a_revoked_device_is_told_and_what_it_gave_before_stays(void **state)
         linnet_buffer text = take_file(err);
         assert_non_null(strstr((const char *)text.bytes, "revoked"));
         linnet_buffer_release(&text);
-        must_fail("revoked", "$C run --state %s --model $M --data few.jsonl --quiet", names[i]);
+        must_fail("revoked", "$C run --state %s --model $M --data few.jsonl --policy plain.policy --quiet",
+                  names[i]);
     }
     assert_int_equal(number_of("accepted", "$C status --state r-early --json"), 0);
     assert_int_equal(number_of("accepted", "$C status --state r-late --json"), 1);
@@ -238,7 +257,7 @@ static void a_revocation_leaves_the_others_of_a_round_alone(void **state)
 {
     (void)state;
     char lost[64];
-    make_task("v-task");
+    make_plain_task("v-task");
     server s = serve("v-task", 0, "");
     relay *r = relay_start(s.port);
     must_do("$C enroll --state v-before --coordinator http://127.0.0.1:%d --invite %s", relay_port(r),
@@ -266,7 +285,7 @@ static void a_revocation_leaves_the_others_of_a_round_alone(void **state)
 static void a_copied_device_counts_as_one(void **state)
 {
     (void)state;
-    make_task("k-task");
+    make_plain_task("k-task");
     server s = serve("k-task", 0, "");
     enroll("k-first", "k-task", s.port);
     enroll("k-other", "k-task", s.port);
@@ -322,8 +341,8 @@ static size_t replay_all(relay *r, int port)
 static void a_replayed_message_counts_nothing_twice(void **state)
 {
     (void)state;
-    make_task("p-task");
-    make_task("p-other");
+    make_plain_task("p-task");
+    make_plain_task("p-other");
     server s = serve("p-task", 0, ""), other = serve("p-other", 0, "");
     relay *r = relay_start(s.port);
     must_do("$C enroll --state p-one --coordinator http://127.0.0.1:%d --invite %s", relay_port(r),
@@ -367,7 +386,7 @@ static void an_altered_message_changes_nothing(void **state)
     (void)state;
     linnet_rng rng;
     linnet_rng_init(&rng, 11, 3);
-    make_task("a-task");
+    make_plain_task("a-task");
     server s = serve("a-task", 0, "");
     relay *r = relay_start(s.port);
     must_do("$C enroll --state a-device --coordinator http://127.0.0.1:%d --invite %s", relay_port(r),
@@ -507,7 +526,7 @@ static void slow_peers_hold_up_nobody(void **state)
     enum { SLOW = 60 };
     static const char head[] = "POST /v1/checkin HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n";
     int fds[SLOW];
-    make_task("w-task");
+    make_plain_task("w-task");
     server s = serve("w-task", 0, "");
     for (size_t i = 0; i < SLOW; i++) {
         fds[i] = dial(s.port);
@@ -530,7 +549,7 @@ static void slow_peers_hold_up_nobody(void **state)
 static void a_proxy_from_the_environment_carries_everything(void **state)
 {
     (void)state;
-    make_task("x-task");
+    make_plain_task("x-task");
     server s = serve("x-task", 0, "");
     relay *r = relay_start(s.port);
     char proxy[64];
@@ -539,7 +558,8 @@ static void a_proxy_from_the_environment_carries_everything(void **state)
             invite("x-task"));
     size_t n_enrol = relay_n_proxied(r);
     assert_true(n_enrol >= 2);
-    must_do("%s timeout 50 $C run --state x-device --model $M --data few.jsonl --once", proxy);
+    must_do("%s timeout 50 $C run --state x-device --model $M --data few.jsonl --policy plain.policy --once",
+            proxy);
     assert_true(relay_n_proxied(r) > n_enrol + 3);
     assert_int_equal(relay_n_proxied(r), relay_n_requests(r));
     assert_int_equal(number_of("accepted", "$K status --state x-task --json"), 1);
@@ -573,7 +593,7 @@ static void what_answers_may_be_anything(void **state)
     };
     static char endless[ENDLESS] = "HTTP/1.1 200 OK\r\n\r\n";
     memset(endless + strlen(endless), 'x', ENDLESS - strlen(endless));
-    make_task("y-task");
+    make_plain_task("y-task");
     server s = serve("y-task", 0, "");
     relay *r = relay_start(s.port);
     char code[1024];
@@ -605,6 +625,7 @@ int main(void)
         cmocka_unit_test_teardown(a_lost_answer_to_an_enrolment_is_asked_for_again, acceptance_clean),
         cmocka_unit_test_teardown(a_coordinator_that_is_not_there_is_named, acceptance_clean),
         cmocka_unit_test_teardown(a_device_with_another_model_refuses_to_train, acceptance_clean),
+        cmocka_unit_test_teardown(a_plain_task_is_joined_only_by_those_who_allow_it, acceptance_clean),
         cmocka_unit_test_teardown(a_revoked_device_is_told_and_what_it_gave_before_stays, acceptance_clean),
         cmocka_unit_test_teardown(a_revocation_leaves_the_others_of_a_round_alone, acceptance_clean),
         cmocka_unit_test_teardown(a_copied_device_counts_as_one, acceptance_clean),

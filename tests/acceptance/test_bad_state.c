@@ -84,7 +84,7 @@ static void a_port_in_use_is_said(void **state)
 static void a_state_in_use_is_not_used_twice(void **state)
 {
     (void)state;
-    make_task("busy-task");
+    make_plain_task("busy-task");
     server s = serve("busy-task", 0, "");
     must_fail("another process serves 'busy-task' already",
               "$K serve --state busy-task --listen 127.0.0.1:0");
@@ -168,7 +168,49 @@ static void a_state_of_a_newer_version_is_left_alone(void **state)
 
 /* ---- disks ---- */
 
-/* Both devices of a task contribute to its first round; each counts once, on both sides. */
+/* With masks, three devices a round; without, two. */
+static const struct path {
+    const char *plan;
+    int n_devices;
+} paths[] = {{"tiny.ini", 3}, {"plain.ini", 2}};
+
+static void make_path(const char *task, size_t path)
+{
+    must_do("$K init --state %s --plan %s --model $M --quiet", task, paths[path].plan);
+}
+
+static const char *member(const char *task, int i)
+{
+    static char name[64];
+    (void)snprintf(name, sizeof(name), "%s-device-%d", task, i);
+    return name;
+}
+
+static void enroll_members(const char *task, const char *coordinator, size_t path, int port)
+{
+    for (int i = 0; i < paths[path].n_devices; i++)
+        enroll(member(task, i), coordinator, port);
+}
+
+/* All members contribute to the first rounds; each counts once, on both sides. */
+static void finish_rounds(const char *task, const char *coordinator, size_t path, int n_rounds)
+{
+    pid_t members[3];
+    char words[64], more[32];
+    (void)snprintf(more, sizeof(more), "--rounds %d", n_rounds);
+    for (int i = 0; i < paths[path].n_devices; i++)
+        members[i] = start_device(member(task, i), more);
+    for (int i = 0; i < paths[path].n_devices; i++)
+        assert_int_equal(end(members[i], 0), 0);
+    (void)snprintf(words, sizeof(words), "\"accepted\":%d", paths[path].n_devices);
+    const outcome *o = run("$K rounds --state %s --json", coordinator);
+    assert_non_null(strstr(o->out, "\"state\":\"closed\""));
+    assert_non_null(strstr(o->out, words));
+    for (int i = 0; i < paths[path].n_devices; i++)
+        assert_int_equal(number_of("accepted", "$C status --state %s --json", member(task, i)), n_rounds);
+    assert_int_equal(number_of("flaws", "$K audit --state %s --json", coordinator), 0);
+}
+
 static void finish_round(const char *task, const char *one, const char *two)
 {
     pid_t first = start_device(one, "--rounds 1"), second = start_device(two, "--rounds 1");
@@ -186,7 +228,7 @@ static void a_full_disk_of_the_coordinator_delays_and_loses_nothing(void **state
 {
     (void)state;
     make_disk("disk", "16m");
-    must_do("$K init --state disk/task --plan tiny.ini --model $M --quiet");
+    must_do("$K init --state disk/task --plan plain.ini --model $M --quiet");
     server s = serve("disk/task", 0, "");
     enroll("full-one", "disk/task", s.port);
     enroll("full-two", "disk/task", s.port);
@@ -218,29 +260,33 @@ static void a_full_disk_of_the_coordinator_delays_and_loses_nothing(void **state
 static void a_coordinator_that_may_not_write_answers_and_goes_on_later(void **state)
 {
     (void)state;
-    make_task("limit-task");
-    server s = serve("limit-task", 0, "");
-    enroll("limit-one", "limit-task", s.port);
-    enroll("limit-two", "limit-task", s.port);
+    static const char *const tasks[] = {"limit-task", "plain-limit-task"};
     const struct rlimit none = {.rlim_cur = 0, .rlim_max = RLIM_INFINITY};
     const struct rlimit all = {.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY};
-    if (prlimit(s.pid, RLIMIT_FSIZE, &none, NULL) != 0) {
-        print_message("needs the right to limit a child\n");
-        skip();
+    for (size_t path = 0; path < ARRAY_LEN(paths); path++) {
+        char out[80];
+        make_path(tasks[path], path);
+        server s = serve(tasks[path], 0, "");
+        enroll_members(tasks[path], tasks[path], path, s.port);
+        if (prlimit(s.pid, RLIMIT_FSIZE, &none, NULL) != 0) {
+            print_message("needs the right to limit a child\n");
+            skip();
+        }
+        pid_t device = start_device(member(tasks[path], 0), "");
+        (void)snprintf(out, sizeof(out), "%s.out", member(tasks[path], 0));
+        await_text(out, "disk is full");
+        assert_int_equal(end(device, SIGTERM), 0);
+        assert_true(is_running(s.pid));
+        assert_int_equal(prlimit(s.pid, RLIMIT_FSIZE, &all, NULL), 0);
+        finish_rounds(tasks[path], tasks[path], path, 1);
+        stop(&s, SIGKILL); /* its log lost lines, which its exit status would say */
     }
-    pid_t device = start_device("limit-one", "");
-    await_text("limit-one.out", "disk is full");
-    assert_int_equal(end(device, SIGTERM), 0);
-    assert_true(is_running(s.pid));
-    assert_int_equal(prlimit(s.pid, RLIMIT_FSIZE, &all, NULL), 0);
-    finish_round("limit-task", "limit-one", "limit-two");
-    stop(&s, SIGKILL); /* its log lost lines, which its exit status would say */
 }
 
 static void a_full_disk_of_a_device_is_said_and_loses_nothing(void **state)
 {
     (void)state;
-    make_task("small-task");
+    make_plain_task("small-task");
     server s = serve("small-task", 0, "");
     make_disk("disk", "4m");
     must_do("head -c 4000000 /dev/zero >disk/filler || true");
@@ -252,8 +298,8 @@ static void a_full_disk_of_a_device_is_said_and_loses_nothing(void **state)
     enroll("small-two", "small-task", s.port);
     fill("disk/filler");
     for (int i = 0; i < 3; i++)
-        must_fail("No space left",
-                  "timeout 50 $C run --state disk/one --model $M --data few.jsonl --once --quiet");
+        must_fail("No space left", "timeout 50 $C run --state disk/one --model $M --data few.jsonl --policy "
+                                   "plain.policy --once --quiet");
     must_do("$C status --state disk/one --quiet");
     assert_int_equal(symlink("disk/one", "small-one"), 0); /* what it says goes elsewhere */
     pid_t device = start_device("small-one", "");          /* without --once it waits for room */
@@ -291,49 +337,55 @@ static void a_read_only_disk_is_said(void **state)
 static void devices_outlive_their_coordinator(void **state)
 {
     (void)state;
-    make_task("again-task");
-    server s = serve("again-task", 0, "");
-    enroll("again-one", "again-task", s.port);
-    enroll("again-two", "again-task", s.port);
-    pid_t one = start_device("again-one", "--rounds 4"), two = start_device("again-two", "--rounds 4");
-    for (long long version = 1; version <= 2; version++) {
-        await_count("again-task", "version", version);
-        stop(&s, SIGKILL);
-        s = serve("again-task", s.port, ""); /* the same address: devices find it */
+    static const char *const tasks[] = {"again-task", "plain-again-task"};
+    for (size_t path = 0; path < ARRAY_LEN(paths); path++) {
+        pid_t members[3];
+        int n = paths[path].n_devices;
+        make_path(tasks[path], path);
+        server s = serve(tasks[path], 0, "");
+        enroll_members(tasks[path], tasks[path], path, s.port);
+        for (int i = 0; i < n; i++)
+            members[i] = start_device(member(tasks[path], i), "--rounds 4");
+        for (long long version = 1; version <= 2; version++) {
+            await_count(tasks[path], "version", version);
+            stop(&s, SIGKILL);
+            s = serve(tasks[path], s.port, ""); /* the same address: devices find it */
+        }
+        for (int i = 0; i < n; i++)
+            assert_int_equal(end(members[i], 0), 0);
+        const outcome *o = run("$K rounds --state %s --json", tasks[path]);
+        for (const char *at = o->out; (at = strstr(at, "\"state\":\"closed\"")) != NULL; at++)
+            assert_int_equal(atoi(strstr(at, "\"accepted\":") + 11), n);
+        await_count(tasks[path], "version", 4);
+        for (int i = 0; i < n; i++)
+            assert_int_equal(number_of("accepted", "$C status --state %s --json", member(tasks[path], i)), 4);
+        assert_int_equal(number_of("flaws", "$K audit --state %s --json", tasks[path]), 0);
+        stop(&s, SIGTERM);
     }
-    assert_int_equal(end(one, 0), 0);
-    assert_int_equal(end(two, 0), 0);
-    const outcome *o = run("$K rounds --state again-task --json");
-    for (const char *line = o->out; strstr(line, "\"state\":\"closed\""); line = strchr(line, '\n') + 1) {
-        const char *closed = strstr(line, "\"state\":\"closed\"");
-        assert_non_null(strstr(closed, "\"accepted\":2"));
-        line = closed;
-    }
-    assert_int_equal(number_of("version", "$K status --state again-task --json"), 4);
-    assert_int_equal(number_of("accepted", "$C status --state again-one --json"), 4);
-    assert_int_equal(number_of("accepted", "$C status --state again-two --json"), 4);
-    assert_int_equal(number_of("flaws", "$K audit --state again-task --json"), 0);
-    stop(&s, SIGTERM);
 }
 
 /* Processes die by SIGKILL at random moments; the outcome is that of an undisturbed run in memory. */
 static void kills_at_random_moments_change_no_bit(void **state)
 {
     (void)state;
-    char calm[128], killed[128];
-    static const char options[] =
-        "--model $M --data $D --plan kills.ini --devices 3 --rounds 7 --seed 3 --baselines off "
-        "--json";
-    must_do("sed -e 's/^goal = 2/goal = 3/' -e 's/^minimum = 1/minimum = 3/' tiny.ini >kills.ini");
     put_text("scenario.ini", "[scenario]\nkills = 5\n");
-    (void)snprintf(calm, sizeof(calm), "%s", text_of("transcript_hash", SIM " run %s --out calm", options));
-    (void)snprintf(
-        killed, sizeof(killed), "%s",
-        text_of("transcript_hash", SIM " run %s --processes --scenario scenario.ini --out killed", options));
-    assert_string_equal(killed, calm);
-    assert_true(number_of("kills", "tail -n 1 killed/run.jsonl") >= 1);
-    (void)snprintf(calm, sizeof(calm), "%s", text_of("adapter_hash", "tail -n 1 calm/run.jsonl"));
-    assert_string_equal(text_of("adapter_hash", "tail -n 1 killed/run.jsonl"), calm);
+    must_do("sed -e 's/^goal = 2/goal = 3/' -e 's/^minimum = 1/minimum = 3/' plain.ini >plain-kills.ini");
+    static const char *const plans[] = {"tiny.ini", "plain-kills.ini"};
+    for (size_t i = 0; i < ARRAY_LEN(plans); i++) {
+        char calm[128], options[256];
+        (void)snprintf(
+            options, sizeof(options),
+            "--model $M --data $D --plan %s --devices 3 --rounds 7 --seed 3 --baselines off --json",
+            plans[i]);
+        must_do(SIM " run %s --out calm-%zu", options, i);
+        must_do(SIM " run %s --processes --scenario scenario.ini --out killed-%zu", options, i);
+        assert_true(number_of("kills", "tail -n 1 killed-%zu/run.jsonl", i) >= 1);
+        static const char *const hashes[] = {"transcript_hash", "adapter_hash"};
+        for (size_t j = 0; j < ARRAY_LEN(hashes); j++) {
+            (void)snprintf(calm, sizeof(calm), "%s", text_of(hashes[j], "tail -n 1 calm-%zu/run.jsonl", i));
+            assert_string_equal(text_of(hashes[j], "tail -n 1 killed-%zu/run.jsonl", i), calm);
+        }
+    }
 }
 
 static void a_simulator_that_ends_leaves_no_process_behind(void **state)
@@ -345,7 +397,7 @@ static void a_simulator_that_ends_leaves_no_process_behind(void **state)
         (void)snprintf(folder, sizeof(folder), "left-%zu", i);
         pid_t sim =
             start(folder,
-                  SIM " run --model $M --data $D --plan tiny.ini --devices 2 --rounds 1000 --baselines off "
+                  SIM " run --model $M --data $D --plan tiny.ini --devices 3 --rounds 1000 --baselines off "
                       "--processes --json --out %s",
                   folder);
         char log[64];
@@ -407,7 +459,7 @@ static void an_interrupted_setup_is_told_apart_from_a_state(void **state)
         }
         must_do("rm -rf torn");
     }
-    make_task("torn");
+    make_plain_task("torn");
     server s = serve("torn", 0, "");
     char code[1024];
     (void)snprintf(code, sizeof(code), "%s", invite("torn"));
@@ -422,7 +474,8 @@ static void an_interrupted_setup_is_told_apart_from_a_state(void **state)
         run("$C enroll --state torn-device --coordinator http://127.0.0.1:%d --invite %s", s.port, code);
     assert_true(o->status == 0 || strstr(o->err, "enrolled already") != NULL);
     assert_int_equal(number_of("devices", "$K status --state torn --json"), 1);
-    must_do("timeout 50 $C run --state torn-device --model $M --data few.jsonl --once --quiet");
+    must_do("timeout 50 $C run --state torn-device --model $M --data few.jsonl --policy plain.policy --once "
+            "--quiet");
     assert_int_equal(number_of("accepted", "$K status --state torn --json"), 1);
     stop(&s, SIGTERM);
 }
