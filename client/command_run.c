@@ -286,10 +286,14 @@ static bool reached(const run *r, run_goal *goal)
            strcmp(report.phase, "fetching") != 0;
 }
 
-/* With --once: is there nothing left but waiting? */
+/* With --once: is there nothing left but waiting? A masked round is waited for: the others count on it. */
 static bool has_done_all(const run *r, int64_t wake_ms)
 {
     int64_t left = wake_ms - now_ms(r);
+    linnet_device_report report;
+    linnet_device_status(r->device, &report);
+    if (report.is_in_round)
+        return false;
     return r->once && (left > ONCE_WAIT_MS || (r->is_calm && left > 0));
 }
 

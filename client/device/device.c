@@ -302,6 +302,7 @@ static void report_record(const device_record *r, const identity_record *identit
     report->installed = r->installed;
     report->previous = r->previous;
     report->profile = r->profile;
+    report->is_in_round = r->has_round;
     memcpy(report->note, r->note, sizeof(report->note));
 }
 
@@ -338,6 +339,7 @@ void linnet_device_status(const linnet_device *device, linnet_device_report *ret
     memcpy(report.note, device->note, sizeof(report.note));
     if (device->has_plan)
         report.profile = device->plan.profile;
+    report.is_in_round = device_is_in_round(device);
     report.round_key = linnet_round_vault_place(device->vault);
     linnet_device_budget(device->config.ledger, &device->config.policy, &report);
     *ret_report = report;

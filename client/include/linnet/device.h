@@ -221,6 +221,7 @@ typedef struct linnet_device_report {
     linnet_hash base_model;       /* the task's; zero before the first release */
     char note[200];               /* why it refused or waits, one line; may be empty */
     int profile;                  /* linnet_profile of the newest plan; 0 before the first */
+    bool is_in_round;             /* a masked round is in flight: who goes away now drops out of it */
     linnet_vault_place round_key; /* where it lies; of a running device only */
     bool has_budget;              /* a ledger was read: what it holds against the policy */
     linnet_privacy_total spent;
