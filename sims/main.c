@@ -122,6 +122,22 @@ static linnet_status prepare(const linnet_cli *cli, const run_options *options,
     return status;
 }
 
+/* What the profile means for a device, in a sentence. */
+static const char *profile_meaning(int profile)
+{
+    switch ((linnet_profile)profile) {
+    case LINNET_PROFILE_SECURE:
+        return "the coordinator saw sums of masked changes, and no device's own change";
+    case LINNET_PROFILE_SECURE_DP:
+        return "the coordinator saw sums of masked and noised changes, and no device's own change";
+    case LINNET_PROFILE_CENTRAL_DP:
+        return "the coordinator saw every device's own change, and noised what it published";
+    case LINNET_PROFILE_PLAIN:
+        break;
+    }
+    return "the coordinator saw every device's own change";
+}
+
 static int run(linnet_cli *cli, const run_options *options)
 {
     linnet_error err = {0};
@@ -136,6 +152,8 @@ static int run(linnet_cli *cli, const run_options *options)
     linnet_simulation_print(cli, &result);
     linnet_cli_say(cli, "adapter %s/adapter (PEFT), %s/adapter.gguf\nreport  %s/report.html\n", options->out,
                    options->out, options->out);
+    linnet_cli_say(cli, "profile %s: %s\n", linnet_profile_name(config.plan.profile),
+                   profile_meaning(config.plan.profile));
     linnet_simulation_result_release(&result);
     return 0;
 }
