@@ -152,6 +152,8 @@ typedef struct agent {
     size_t n_accepted, n_joins;
     linnet_hash echoes[16];      /* of uploads that began, over all rounds */
     linnet_hash echo_chains[16]; /* and their T2 */
+    linnet_hash echo_deltas[16]; /* and the delta that each was made of */
+    bool echo_is_void[16];       /* a certificate left it out */
     size_t n_echoes;
     int last_abort;        /* linnet_abort_reason; -1: none */
     linnet_buffer traffic; /* what the network sees: path and size of every request, a line each */
@@ -185,9 +187,11 @@ struct secure_world {
     /* lies: what agent 0 gets instead of the message of this phase */
     uint32_t lie_phase; /* 0: none */
     linnet_buffer lie;
-    size_t n_lies;        /* times it was told */
-    uint32_t lie_code;    /* answer code to every round message of agent 0; 0: none */
-    bool knows_conflicts; /* other bytes than before are answered CONFLICT and do not fail the test */
+    size_t n_lies;             /* times it was told */
+    uint32_t lie_code;         /* answer code to every round message of agent 0; 0: none */
+    bool knows_conflicts;      /* other bytes than before are answered CONFLICT and do not fail the test */
+    bool knows_second_adverts; /* the same for M1 alone: a restored device may have forgotten its number */
+    uint32_t flips_bit;        /* of the next message to agent 0; 0: none */
     bool loses_answers;
     size_t n_exchanges;
 };
@@ -405,6 +409,15 @@ static inline void secure_announce(secure_world *sw)
 
 /* ---- answering ---- */
 
+/* Whose upload is not accepted is in no sum, as the certificate proves to it. */
+static inline void secure_see_certificate(const secure_world *sw, agent *a)
+{
+    const linnet_hash *t2 = linnet_secagg_server_t2(sw->server);
+    for (size_t i = 0; i < a->n_echoes; i++)
+        if (!a->is_accepted && linnet_hash_equal(&a->echo_chains[i], t2))
+            a->echo_is_void[i] = true;
+}
+
 static inline linnet_status secure_due(secure_world *sw, agent *a, linnet_answer *answer, linnet_buffer *raw)
 {
     linnet_error err = {0};
@@ -446,6 +459,7 @@ static inline linnet_status secure_due(secure_world *sw, agent *a, linnet_answer
                 may_certify && (!sw->agents[i].is_accepted || sw->agents[i].n_sent[LINNET_ROUND_ATTEST] > 0);
         if (may_certify && linnet_secagg_server_make_certificate(sw->server, raw, &err) == LINNET_OK) {
             answer->phase = LINNET_PHASE_CERTIFICATE;
+            secure_see_certificate(sw, a);
         } else if (a->is_accepted) {
             answer->phase = LINNET_PHASE_SURVIVORS;
             assert_ok(linnet_secagg_server_make_survivors(sw->server, raw, &err), &err);
@@ -457,13 +471,18 @@ static inline linnet_status secure_due(secure_world *sw, agent *a, linnet_answer
         linnet_buffer_append(raw, sw->lie.bytes, sw->lie.n_bytes);
         sw->n_lies++;
     }
+    if (is_first && sw->flips_bit > 0 && raw->n_bytes > 0) {
+        raw->bytes[sw->flips_bit / 8 % raw->n_bytes] ^= (uint8_t)(1u << sw->flips_bit % 8);
+        sw->flips_bit = 0;
+    }
     return LINNET_OK;
 }
 
 static inline bool secure_conflicts(const secure_world *sw, const agent *a, uint32_t kind,
                                     const linnet_frame *frame)
 {
-    return sw->knows_conflicts && a->n_sent[kind] > 0 &&
+    bool is_known = sw->knows_conflicts || (sw->knows_second_adverts && kind == LINNET_ROUND_ADVERT);
+    return is_known && a->n_sent[kind] > 0 &&
            (a->sent[kind].n_bytes != frame->n_raw ||
             memcmp(a->sent[kind].bytes, frame->raw, frame->n_raw) != 0);
 }
@@ -531,6 +550,8 @@ static inline void secure_take(secure_world *sw, agent *a, uint32_t kind, const 
         break;
     case LINNET_ROUND_ABORT:
         a->n_sent[kind]++;
+        if (linnet_secagg_server_index(sw->server, &a->id) < 0) /* its advert never came */
+            break;
         assert_ok(linnet_secagg_server_abort(sw->server, frame->raw, frame->n_raw, &reason, &err), &err);
         a->last_abort = (int)reason;
         break;
@@ -562,6 +583,35 @@ static inline void secure_round(secure_world *sw, agent *a, const linnet_frame *
     assert_int_equal(secure_due(sw, a, answer, raw), LINNET_OK);
 }
 
+/* The fresh or spent delta in the store of an agent, in the clear. */
+static inline void agent_open_delta(const agent *a, linnet_buffer *ret_delta)
+{
+    linnet_buffer sealed = {0};
+    linnet_error err = {0};
+    assert_ok(store_get((void *)(uintptr_t)&a->store, "delta", &sealed, &err), &err);
+    assert_ok(linnet_round_vault_unseal(a->vault, "delta", sealed.bytes, sealed.n_bytes, ret_delta, &err),
+              &err);
+    linnet_buffer_release(&sealed);
+}
+
+/* The first byte of an M5. Property 20: its delta is in no other one, but where a certificate left that out.
+ */
+static inline void secure_see_echo(agent *a, const linnet_hash *chain, const linnet_hash *echo)
+{
+    linnet_buffer delta = {0};
+    agent_open_delta(a, &delta);
+    linnet_hash hash = linnet_hash_of(LINNET_LABEL_OBJECT, delta.bytes, delta.n_bytes);
+    linnet_buffer_release(&delta);
+    assert_true(a->n_echoes < ARRAY_LEN(a->echoes));
+    for (size_t i = 0; i < a->n_echoes; i++)
+        if (!a->echo_is_void[i] && linnet_hash_equal(&a->echo_deltas[i], &hash))
+            fail_msg("the delta of upload %zu is in upload %zu, too", i, a->n_echoes);
+    a->echo_chains[a->n_echoes] = *chain;
+    a->echo_deltas[a->n_echoes] = hash;
+    a->echo_is_void[a->n_echoes] = false;
+    a->echoes[a->n_echoes++] = *echo;
+}
+
 /* The same bytes in every chunk, and no delta under two masks: property 20 is a count of these. */
 static inline void secure_upload(secure_world *sw, agent *a, const linnet_frame *frame, linnet_answer *answer,
                                  uint8_t receipt_bytes[LINNET_SIGNED_RECEIPT_BYTES])
@@ -578,11 +628,8 @@ static inline void secure_upload(secure_world *sw, agent *a, const linnet_frame 
               &err);
     assert_ok(linnet_upload_header_unpack(signed_header.body, signed_header.n_body, &header, &err), &err);
     const linnet_hash *t2 = linnet_secagg_server_t2(sw->server);
-    if (a->n_echoes == 0 || !linnet_hash_equal(&a->echo_chains[a->n_echoes - 1], &header.chain)) {
-        assert_true(a->n_echoes < ARRAY_LEN(a->echoes));
-        a->echo_chains[a->n_echoes] = header.chain;
-        a->echoes[a->n_echoes++] = header.echo;
-    }
+    if (a->n_echoes == 0 || !linnet_hash_equal(&a->echo_chains[a->n_echoes - 1], &header.chain))
+        secure_see_echo(a, &header.chain, &header.echo);
     assert_memory_equal(&a->echoes[a->n_echoes - 1], &header.echo, sizeof(header.echo)); /* never two Hy */
     if (!t2 || !linnet_hash_equal(t2, &header.chain) || sw->is_void ||
         (!a->is_accepted && linnet_secagg_server_phase_of(sw->server) != LINNET_SERVER_SHARERS)) {

@@ -21,16 +21,6 @@ static secure_world *one_ready(void)
     return sw;
 }
 
-static void open_delta(const agent *a, linnet_buffer *ret_delta)
-{
-    linnet_buffer sealed = {0};
-    linnet_error err = {0};
-    assert_ok(store_get((void *)(uintptr_t)&a->store, "delta", &sealed, &err), &err);
-    assert_ok(linnet_round_vault_unseal(a->vault, "delta", sealed.bytes, sealed.n_bytes, ret_delta, &err),
-              &err);
-    linnet_buffer_release(&sealed);
-}
-
 static void the_opened_sum_is_that_of_the_weighted_deltas(void **state)
 {
     (void)state;
@@ -43,7 +33,7 @@ static void the_opened_sum_is_that_of_the_weighted_deltas(void **state)
     assert_non_null(want);
     for (size_t i = 0; i < SECURE_MEMBERS; i++) {
         agent_until(&sw->agents[i], "ready");
-        open_delta(&sw->agents[i], &deltas[i]);
+        agent_open_delta(&sw->agents[i], &deltas[i]);
         assert_true(deltas[i].n_bytes >= 4 * spec->length);
     }
     secure_until_opened(sw);
@@ -266,12 +256,12 @@ static void a_delta_of_a_void_round_never_comes_again(void **state)
     secure_world *sw = one_ready();
     agent *a = &sw->agents[0];
     linnet_buffer delta = {0}, again = {0};
-    open_delta(a, &delta);
+    agent_open_delta(a, &delta);
     agent_until(a, "attesting");
     sw->is_void = true; /* the coordinator has what it needs and says so */
     for (int i = 0; i < 20 && !agent_is_in(a, "ready"); i++)
         agent_step(a);
-    open_delta(a, &again);
+    agent_open_delta(a, &again);
     double largest = 0;
     for (size_t j = 0; j + 4 <= delta.n_bytes; j += 4)
         largest = fmax(largest, fabs((double)linnet_load_f32(delta.bytes + j) -
@@ -290,7 +280,7 @@ static void a_certificate_without_the_device_frees_its_delta(void **state)
     agent *a = &sw->agents[0];
     linnet_buffer delta = {0};
     linnet_ledger_entry entry;
-    open_delta(a, &delta);
+    agent_open_delta(a, &delta);
     agent_until(a, "uploading");
     secure_freeze(sw); /* of the four puppets, before its upload */
     for (int i = 0; i < 10 && !agent_is_in(a, "ready"); i++)
@@ -749,7 +739,7 @@ static void poison_delta(agent *a)
 {
     linnet_buffer delta = {0}, sealed = {0};
     linnet_error err = {0};
-    open_delta(a, &delta);
+    agent_open_delta(a, &delta);
     linnet_store_f32(delta.bytes + 8, NAN);
     assert_ok(linnet_round_vault_seal(a->vault, "delta", linnet_round_vault_generation(a->vault), delta.bytes,
                                       delta.n_bytes, &sealed, &err),
