@@ -269,7 +269,8 @@ static linnet_status discard_delta(linnet_device *device, linnet_status status, 
                                    linnet_error *err)
 {
     device_record next = device->record;
-    if (status != LINNET_ERR_RANGE && status != LINNET_ERR_FORMAT && status != LINNET_ERR_NOT_FOUND)
+    if (status != LINNET_ERR_RANGE && status != LINNET_ERR_FORMAT && status != LINNET_ERR_NOT_FOUND &&
+        status != LINNET_ERR_CRYPTO) /* sealed bytes that do not open */
         return linnet_fail(err, status, "%s", why->message);
     next.delta = DELTA_NONE;
     device->must_check_in = true;
@@ -341,6 +342,23 @@ linnet_status device_join(linnet_device *device, const uint8_t *bytes, size_t n_
 
 /* ---- the upload ---- */
 
+/* Are these the bytes whose hash was signed? Others are never sent: the coordinator would not take them. */
+static linnet_status check_upload(const linnet_buffer *upload, size_t n_header, linnet_error *err)
+{
+    linnet_signed opened;
+    linnet_upload_header header;
+    const uint8_t *packed = upload->bytes + 4 + n_header;
+    linnet_status status = linnet_signed_open(upload->bytes + 4, n_header, &opened, err);
+    if (status == LINNET_OK)
+        status = linnet_upload_header_unpack(opened.body, opened.n_body, &header, err);
+    if (status != LINNET_OK)
+        return status;
+    linnet_hash echo = linnet_hash_of(LINNET_LABEL_VECTOR, packed, upload->n_bytes - 4 - n_header);
+    if (!linnet_hash_equal(&echo, &header.echo))
+        return linnet_fail(err, LINNET_ERR_FORMAT, "state record '" KV_UPLOAD "' is damaged");
+    return LINNET_OK;
+}
+
 static linnet_status load_upload(linnet_device *device, linnet_error *err)
 {
     linnet_kv *kv = device->config.kv;
@@ -352,6 +370,9 @@ static linnet_status load_upload(linnet_device *device, linnet_error *err)
     size_t n_header = device->upload.n_bytes < 4 ? SIZE_MAX : linnet_load_le32(device->upload.bytes);
     if (n_header > device->upload.n_bytes - 4)
         return linnet_fail(err, LINNET_ERR_FORMAT, "state record '" KV_UPLOAD "' is damaged");
+    status = check_upload(&device->upload, n_header, err);
+    if (status != LINNET_OK)
+        return status;
     size_t n_packed = device->upload.n_bytes - 4 - n_header;
     device->n_upload_header = n_header;
     device->upload_offset = device->record.upload_offset;
@@ -493,6 +514,7 @@ linnet_status device_upload(linnet_device *device, linnet_error *err)
     if (status == LINNET_ERR_NOT_FOUND ||
         status == LINNET_ERR_FORMAT) { /* the round is lost, never restarted */
         device_note(device, "the contribution was lost on this device: %.140s", why.message);
+        device_release_upload(device);
         return device->record.has_round ? device_secure_lose(device, err) : end_upload(device, NULL, err);
     }
     if (status != LINNET_OK)

@@ -550,8 +550,10 @@ static inline void secure_take(secure_world *sw, agent *a, uint32_t kind, const 
         break;
     case LINNET_ROUND_ABORT:
         a->n_sent[kind]++;
-        if (linnet_secagg_server_index(sw->server, &a->id) < 0) /* its advert never came */
+        if (linnet_secagg_server_index(sw->server, &a->id) < 0) { /* its advert never came */
+            a->last_abort = frame->raw[LINNET_HASH_BYTES + LINNET_DEVICE_ID_BYTES];
             break;
+        }
         assert_ok(linnet_secagg_server_abort(sw->server, frame->raw, frame->n_raw, &reason, &err), &err);
         a->last_abort = (int)reason;
         break;

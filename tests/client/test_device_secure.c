@@ -455,6 +455,75 @@ static void a_state_from_another_machine_is_refused(void **state)
     secure_destroy(sw);
 }
 
+/* One bit of any value of the store, changed between two phases: a refused start, a lost round, or nothing,
+ * but never other bytes than before (the world compares) and never a spent delta again (it looks at that
+ * too). */
+static void a_damaged_value_of_the_store_costs_at_most_the_round(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *phase, *value;
+        bool may_open; /* the value is not needed any more, or can be made again */
+    } cases[] = {
+        {"ready", "delta", true},      {"sharing", "round", false},   {"sharing", "round.vector", true},
+        {"uploading", "round", false}, {"uploading", "upload", true}, {"attesting", "round", false},
+        {"unmasking", "round", false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        for (int is_lost = 0; is_lost < 2; is_lost++) {
+            secure_world *sw = one_ready();
+            agent *a = &sw->agents[0];
+            agent_until(a, cases[i].phase);
+            store_value *value = store_find(&a->store.now, cases[i].value);
+            const linnet_kv_item nothing = {cases[i].value, NULL, 0};
+            assert_non_null(value);
+            agent_kill(a);
+            if (is_lost)
+                store_apply(&a->store.now, &nothing);
+            else
+                value->bytes.bytes[value->bytes.n_bytes / 2] ^= 4;
+            agent_start(a);
+            for (int j = 0; j < 30 && !sw->is_opened; j++)
+                agent_step(a);
+            assert_true(a->n_echoes <= 1);
+            if (!cases[i].may_open)
+                assert_false(sw->is_opened);
+            sw->w->f->version++;
+            run_another_round(sw);
+            assert_int_equal(secure_participants(sw), 1);
+            secure_destroy(sw);
+        }
+}
+
+/* A clock that leaps within a round, to either side, in every phase: the round goes on or is given up for
+ * lack of time, and nothing is said in other words. */
+static void a_clock_that_jumps_in_mid_round_only_costs_the_round(void **state)
+{
+    (void)state;
+    static const char *const phases[] = {"joining", "sharing", "uploading", "attesting", "unmasking"};
+    static const int64_t jumps_ms[] = {-900000, -1, 1000, 400000000};
+    for (size_t i = 0; i < ARRAY_LEN(phases); i++)
+        for (size_t k = 0; k < ARRAY_LEN(jumps_ms); k++) {
+            secure_world *sw = one_ready();
+            agent *a = &sw->agents[0];
+            linnet_error err = {0};
+            agent_until(a, phases[i]);
+            sw->w->now_ms += jumps_ms[k];
+            assert_ok(linnet_device_poll(a->device, sw->w->now_ms, &err), &err);
+            for (int j = 0; j < 30 && !sw->is_opened && a->last_abort < 0; j++)
+                agent_step(a);
+            bool has_unmasked =
+                strcmp(phases[i], "unmasking") == 0; /* or would have: there is no abort then */
+            assert_true(sw->is_opened ||
+                        (jumps_ms[k] > 1000 && (has_unmasked || a->last_abort == LINNET_ABORT_TIME)));
+            assert_true(a->n_echoes <= 1);
+            sw->w->f->version++;
+            run_another_round(sw);
+            assert_int_equal(secure_participants(sw), 1);
+            secure_destroy(sw);
+        }
+}
+
 /* ---- announcements that are not joined ---- */
 
 typedef void alter_fn(secure_world *sw, linnet_announcement *a);
@@ -1069,6 +1138,8 @@ int main(void)
         cmocka_unit_test(a_reboot_in_mid_round_drops_it_and_keeps_the_ledger),
         cmocka_unit_test(of_two_clones_only_one_has_the_delta),
         cmocka_unit_test(a_state_from_another_machine_is_refused),
+        cmocka_unit_test(a_damaged_value_of_the_store_costs_at_most_the_round),
+        cmocka_unit_test(a_clock_that_jumps_in_mid_round_only_costs_the_round),
         cmocka_unit_test(an_announcement_that_is_not_the_plans_is_refused),
         cmocka_unit_test(a_round_number_is_joined_once),
         cmocka_unit_test(a_message_that_fails_a_check_ends_the_round_and_says_why),
