@@ -439,8 +439,9 @@ static verdict verdict_of(const linnet_coordinator *c, const linnet_round_row *r
                           const linnet_secagg_server *server, int64_t now_ms)
 {
     linnet_secagg_server_counts n = linnet_secagg_server_count(server);
-    /* who served no round while its deadline passed does not know who would have come */
-    if (row->deadline_ms != 0 && c->opened_ms > row->deadline_ms)
+    /* who served no round while its deadline passed does not know who would have come; where the clock was
+     * set back since, the deadline is one of after the start */
+    if (row->deadline_ms != 0 && c->opened_ms > row->deadline_ms && now_ms >= c->opened_ms)
         return GIVE_UP;
     if (row->state == LINNET_ROUND_OPEN)
         return roster_verdict(c, row, now_ms);

@@ -629,6 +629,105 @@ static void what_comes_too_late_or_too_early_is_not_counted(void **state)
     scene_end(&s);
 }
 
+/* ---- chunks and clocks: property 30 ---- */
+
+static size_t n_accepted(scene *s)
+{
+    return scene_round(s, 1).accepted;
+}
+
+/* Cut, doubled, in the wrong order, beyond the end, with a bit flipped: nothing of it is in the sum. */
+static void torment_upload(scene *s, member *m)
+{
+    linnet_error err = {0};
+    device *d = &m->d;
+    assert_int_equal(member_poll(m), LINNET_ANSWER_OK);
+    assert_ok(linnet_secagg_device_take_sharers(m->machine, d->raw.bytes, d->raw.n_bytes, &err), &err);
+    member_mask(m);
+    size_t n = d->packed.n_bytes, before = n_accepted(s);
+    assert_true(n > 60);
+    assert_int_equal(device_upload_part(d, n / 2, n - n / 2), LINNET_ANSWER_OK); /* the end first */
+    assert_int_equal(d->answer.next_offset, 0);
+    d->packed.bytes[9] ^= 0x10; /* all there, and one bit another */
+    assert_int_equal(device_upload_part(d, 0, 30), LINNET_ANSWER_OK);
+    assert_int_equal(device_upload_part(d, 0, 30), LINNET_ANSWER_OK);
+    assert_int_equal(device_upload_part(d, 30, n - 30), LINNET_ANSWER_WAIT);
+    assert_int_equal(d->answer.n_receipt, 0);
+    assert_int_equal(d->answer.next_offset, 0); /* all of it again */
+    d->packed.bytes[9] ^= 0x10;
+    assert_int_equal(device_upload_part(d, 0, 40), LINNET_ANSWER_OK);
+    assert_int_equal(device_upload_part(d, 20, 30), LINNET_ANSWER_OK); /* overlapping */
+    assert_int_equal(d->answer.next_offset, 50);
+    assert_int_equal(n_accepted(s), before);
+    scene_reopen(s);
+    assert_int_equal(n_accepted(s), before);
+}
+
+/* One member's upload is tormented and then stays away, or comes in full after all. */
+static void what_arrives_in_part_or_damaged_is_in_no_sum(void **state)
+{
+    (void)state;
+    for (int is_finished = 0; is_finished < 2; is_finished++) {
+        scene s;
+        member m[COHORT];
+        bool counts[COHORT] = {true, true, true, is_finished, true, true, true, true};
+        drop drops[COHORT] = {[3] = is_finished ? STAYS : NO_UPLOAD};
+        linnet_plan plan = secure_plan();
+        scene_begin(&s, &plan);
+        members_begin(m, COHORT, &s);
+        adverts(&s, m, nobody, NULL, NULL);
+        phase(&s, m, nobody, NO_SHARES, NULL, NULL);
+        torment_upload(&s, &m[3]);
+        if (is_finished) {
+            assert_int_equal(device_upload_part(&m[3].d, 50, m[3].d.packed.n_bytes - 50), LINNET_ANSWER_OK);
+            assert_receipt(&m[3].d);
+        }
+        for (drop leaves = NO_UPLOAD; leaves <= NO_UNMASKING; leaves++)
+            phase(&s, m, drops, leaves, NULL, NULL);
+        linnet_hash want = plain_result(&plan, counts, 1);
+        assert_int_equal(round_state(&s, 1), LINNET_ROUND_CLOSED);
+        assert_int_equal(n_accepted(&s), is_finished ? COHORT : COHORT - 1);
+        assert_memory_equal(scene_round(&s, 1).adapter.bytes, want.bytes, 32);
+        members_end(m, COHORT);
+        scene_end(&s);
+    }
+}
+
+/* The coordinator's clock leaps between two phases. Back: the round only lasts longer. Forward: the phase is
+ * over, and what is frozen goes on with those who are there. */
+static void a_clock_that_jumps_ends_rounds_and_changes_none(void **state)
+{
+    (void)state;
+    static const int64_t jumps_ms[] = {-3600 * 1000, 3600 * 1000};
+    for (drop at = NO_SHARES; at <= NO_UNMASKING; at++)
+        for (size_t k = 0; k < ARRAY_LEN(jumps_ms); k++) {
+            scene s;
+            member m[COHORT];
+            linnet_plan plan = secure_plan();
+            scene_begin(&s, &plan);
+            members_begin(m, COHORT, &s);
+            adverts(&s, m, nobody, NULL, NULL);
+            for (drop leaves = NO_SHARES; leaves < at; leaves++)
+                phase(&s, m, nobody, leaves, NULL, NULL);
+            s.now_ms += jumps_ms[k];
+            (void)scene_tick(&s);
+            if (jumps_ms[k] > 0 && at <= NO_UPLOAD) { /* nobody has said anything in this phase */
+                assert_int_equal(round_state(&s, 1), LINNET_ROUND_VOID);
+            } else {
+                for (drop leaves = at; leaves <= NO_UNMASKING; leaves++)
+                    phase(&s, m, nobody, leaves, NULL, NULL);
+                linnet_hash want = plain_result(&plan, everybody, 1);
+                linnet_round_state got = round_state(&s, 1);
+                if (got == LINNET_ROUND_CLOSED)
+                    assert_memory_equal(scene_round(&s, 1).adapter.bytes, want.bytes, 32);
+                else
+                    assert_true(jumps_ms[k] > 0 && got == LINNET_ROUND_VOID);
+            }
+            members_end(m, COHORT);
+            scene_end(&s);
+        }
+}
+
 static void only_members_are_heard(void **state)
 {
     (void)state;
@@ -983,6 +1082,8 @@ int main(void)
         cmocka_unit_test(every_message_may_come_again),
         cmocka_unit_test(a_second_different_message_is_kept_as_evidence_and_changes_nothing),
         cmocka_unit_test(what_comes_too_late_or_too_early_is_not_counted),
+        cmocka_unit_test(what_arrives_in_part_or_damaged_is_in_no_sum),
+        cmocka_unit_test(a_clock_that_jumps_ends_rounds_and_changes_none),
         cmocka_unit_test(only_members_are_heard),
         cmocka_unit_test(an_abort_is_only_counted),
         cmocka_unit_test(a_revocation_voids_the_open_roster_and_only_that),
