@@ -7,21 +7,6 @@
 
 #define PART_BYTES (1 + LINNET_DEVICE_ID_BYTES + 8 * 3 + 1 + 8)
 
-static void put_double(linnet_buffer *bytes, double value)
-{
-    uint64_t u;
-    memcpy(&u, &value, sizeof(u));
-    linnet_buffer_append_le64(bytes, u);
-}
-
-static double take_double(linnet_reader *reader)
-{
-    uint64_t u = linnet_reader_le64(reader);
-    double value;
-    memcpy(&value, &u, sizeof(value));
-    return value;
-}
-
 static bool take_bool(linnet_reader *reader)
 {
     uint8_t v = linnet_reader_u8(reader);
@@ -40,11 +25,11 @@ static void part_pack(const linnet_influence *part, linnet_buffer *bytes)
 {
     linnet_buffer_append_u8(bytes, part->is_device);
     linnet_buffer_append(bytes, part->device_id.bytes, sizeof(part->device_id.bytes));
-    put_double(bytes, part->weight);
-    put_double(bytes, part->norm);
-    put_double(bytes, part->cosine);
+    linnet_buffer_append_f64(bytes, part->weight);
+    linnet_buffer_append_f64(bytes, part->norm);
+    linnet_buffer_append_f64(bytes, part->cosine);
     linnet_buffer_append_u8(bytes, part->has_factor);
-    put_double(bytes, part->factor);
+    linnet_buffer_append_f64(bytes, part->factor);
 }
 
 static linnet_influence part_unpack(linnet_reader *reader, uint64_t round)
@@ -53,20 +38,20 @@ static linnet_influence part_unpack(linnet_reader *reader, uint64_t round)
     const uint8_t *id = linnet_reader_take(reader, sizeof(part.device_id.bytes));
     if (id)
         memcpy(part.device_id.bytes, id, sizeof(part.device_id.bytes));
-    part.weight = take_double(reader);
-    part.norm = take_double(reader);
-    part.cosine = take_double(reader);
+    part.weight = linnet_reader_f64(reader);
+    part.norm = linnet_reader_f64(reader);
+    part.cosine = linnet_reader_f64(reader);
     part.has_factor = take_bool(reader);
-    part.factor = take_double(reader);
+    part.factor = linnet_reader_f64(reader);
     return part;
 }
 
 void linnet_outcome_row_pack(const linnet_outcome_row *row, linnet_buffer *bytes)
 {
-    put_double(bytes, row->norm);
+    linnet_buffer_append_f64(bytes, row->norm);
     linnet_buffer_append_u8(bytes, row->has_gate);
-    put_double(bytes, row->gate_loss_before);
-    put_double(bytes, row->gate_loss_after);
+    linnet_buffer_append_f64(bytes, row->gate_loss_before);
+    linnet_buffer_append_f64(bytes, row->gate_loss_after);
     for (size_t k = 0; k < row->n_parts; k++)
         part_pack(&row->parts[k], bytes);
 }
@@ -76,10 +61,10 @@ linnet_status linnet_outcome_row_unpack(const void *bytes, size_t n_bytes, uint6
 {
     linnet_reader reader = linnet_reader_of(bytes, n_bytes);
     linnet_outcome_row row = {0};
-    row.norm = take_double(&reader);
+    row.norm = linnet_reader_f64(&reader);
     row.has_gate = take_bool(&reader);
-    row.gate_loss_before = take_double(&reader);
-    row.gate_loss_after = take_double(&reader);
+    row.gate_loss_before = linnet_reader_f64(&reader);
+    row.gate_loss_after = linnet_reader_f64(&reader);
     if (reader.failed || (n_bytes - reader.at) % PART_BYTES != 0)
         return LINNET_ERR_FORMAT;
     row.n_parts = (n_bytes - reader.at) / PART_BYTES;

@@ -8,20 +8,6 @@
 
 #define OBJECT_SHARERS 4 /* of the chain objects: signature of T2 and bitmap */
 
-static uint64_t bits_of(double value)
-{
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof(bits));
-    return bits;
-}
-
-static double double_of(uint64_t bits)
-{
-    double value;
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
 void linnet_ledger_row_pack(const linnet_ledger_row *row, linnet_buffer *bytes)
 {
     linnet_buffer_append_u8(bytes, row->mechanism);
@@ -29,8 +15,8 @@ void linnet_ledger_row_pack(const linnet_ledger_row *row, linnet_buffer *bytes)
     linnet_buffer_append_u8(bytes, row->is_void);
     linnet_buffer_append_u8(bytes, row->is_counted);
     linnet_buffer_append_le32(bytes, row->n_steps);
-    linnet_buffer_append_le64(bytes, bits_of(row->noise_multiplier));
-    linnet_buffer_append_le64(bytes, bits_of(row->probability));
+    linnet_buffer_append_f64(bytes, row->noise_multiplier);
+    linnet_buffer_append_f64(bytes, row->probability);
 }
 
 linnet_status linnet_ledger_row_unpack(const void *bytes, size_t n_bytes, linnet_ledger_row *ret_row)
@@ -41,8 +27,8 @@ linnet_status linnet_ledger_row_unpack(const void *bytes, size_t n_bytes, linnet
     row.unit = linnet_reader_u8(&reader);
     uint8_t is_void = linnet_reader_u8(&reader), is_counted = linnet_reader_u8(&reader);
     row.n_steps = linnet_reader_le32(&reader);
-    row.noise_multiplier = double_of(linnet_reader_le64(&reader));
-    row.probability = double_of(linnet_reader_le64(&reader));
+    row.noise_multiplier = linnet_reader_f64(&reader);
+    row.probability = linnet_reader_f64(&reader);
     if (!linnet_reader_is_done(&reader) || is_void > 1 || is_counted > 1 || row.mechanism < 1 ||
         row.mechanism > LINNET_DP_CENTRAL || row.unit < 1 || row.unit > LINNET_DP_UNIT_RECORD ||
         !(row.noise_multiplier > 0 && row.noise_multiplier < 1e9) ||

@@ -66,21 +66,6 @@ linnet_record_id linnet_record_round_device(char table, uint64_t round, const li
 
 /* ---- small pieces ---- */
 
-static void put_double(linnet_buffer *bytes, double value)
-{
-    uint64_t u;
-    memcpy(&u, &value, sizeof(u));
-    linnet_buffer_append_le64(bytes, u);
-}
-
-static double take_double(linnet_reader *reader)
-{
-    uint64_t u = linnet_reader_le64(reader);
-    double value;
-    memcpy(&value, &u, sizeof(value));
-    return value;
-}
-
 static void take(linnet_reader *reader, void *bytes, size_t n_bytes)
 {
     const uint8_t *from = linnet_reader_take(reader, n_bytes);
@@ -129,8 +114,8 @@ void linnet_round_row_pack(const linnet_round_row *row, linnet_buffer *bytes)
     linnet_buffer_append_le64(bytes, row->bytes_down);
     linnet_buffer_append_u8(bytes, row->has_loss_before);
     linnet_buffer_append_u8(bytes, row->has_loss_after);
-    put_double(bytes, row->loss_before);
-    put_double(bytes, row->loss_after);
+    linnet_buffer_append_f64(bytes, row->loss_before);
+    linnet_buffer_append_f64(bytes, row->loss_after);
     linnet_buffer_append(bytes, row->adapter.bytes, sizeof(row->adapter.bytes));
     if (!has_tail(row))
         return;
@@ -160,8 +145,8 @@ linnet_status linnet_round_row_unpack(const void *bytes, size_t n_bytes, linnet_
     row.bytes_down = linnet_reader_le64(&reader);
     row.has_loss_before = take_bool(&reader);
     row.has_loss_after = take_bool(&reader);
-    row.loss_before = take_double(&reader);
-    row.loss_after = take_double(&reader);
+    row.loss_before = linnet_reader_f64(&reader);
+    row.loss_after = linnet_reader_f64(&reader);
     take(&reader, row.adapter.bytes, sizeof(row.adapter.bytes));
     if (is_long) {
         row.sharers = linnet_reader_le32(&reader);

@@ -8,7 +8,6 @@
 #include "linnet/audit.h"
 #include "privacy_ledger.h"
 
-#include <stdlib.h>
 
 #define OBJECT_ROSTER 2
 #define OBJECT_SHARERS 4
@@ -92,19 +91,6 @@ static linnet_status find_object(linnet_store_txn *txn, linnet_log_entry *entry,
     return LINNET_OK;
 }
 
-static bool grow(void **items, size_t n, size_t *capacity, size_t item_bytes)
-{
-    if (n < *capacity)
-        return true;
-    size_t more = *capacity ? 2 * *capacity : 64;
-    void *grown = realloc(*items, more * item_bytes);
-    if (!grown)
-        return false;
-    *items = grown;
-    *capacity = more;
-    return true;
-}
-
 static linnet_status add_entry(void *context, const uint8_t *fields, size_t n_fields, const uint8_t *bytes,
                                size_t n_bytes, linnet_error *err)
 {
@@ -114,9 +100,11 @@ static linnet_status add_entry(void *context, const uint8_t *fields, size_t n_fi
     (void)n_fields;
     if (linnet_entry_row_unpack(bytes, n_bytes, &row) != LINNET_OK)
         return linnet_fail(err, LINNET_ERR_FORMAT, "transcript: entry %zu is damaged", job->log.n_entries);
-    if (!grow((void **)&job->log.entries, job->log.n_entries, &job->entries_capacity,
-              sizeof(*job->log.entries)))
+    linnet_log_entry *entries =
+        linnet_array_grow(job->log.entries, job->log.n_entries, &job->entries_capacity, sizeof(*entries));
+    if (!entries)
         return linnet_fail(err, LINNET_ERR_NOMEM, "transcript");
+    job->log.entries = entries;
     linnet_log_entry *entry = &job->log.entries[job->log.n_entries++];
     *entry = (linnet_log_entry){.type = row.type, .number = row.round, .body = row.body, .head = row.head};
     return find_object(job->txn, entry, err);
@@ -128,8 +116,11 @@ static linnet_status add_list(void *context, const uint8_t *fields, size_t n_fie
     log_job *job = context;
     (void)fields;
     (void)n_fields;
-    if (!grow((void **)&job->log.lists, job->log.n_lists, &job->lists_capacity, sizeof(*job->log.lists)))
+    linnet_span *lists =
+        linnet_array_grow(job->log.lists, job->log.n_lists, &job->lists_capacity, sizeof(*lists));
+    if (!lists)
         return linnet_fail(err, LINNET_ERR_NOMEM, "transcript");
+    job->log.lists = lists;
     job->log.lists[job->log.n_lists++] = (linnet_span){bytes, n_bytes};
     return LINNET_OK;
 }

@@ -91,14 +91,10 @@ typedef struct statements {
 
 static statement *grow(statements *list)
 {
-    if (list->n_items == list->capacity) {
-        size_t capacity = list->capacity ? 2 * list->capacity : 64;
-        statement *items = realloc(list->items, capacity * sizeof(*items));
-        if (!items)
-            return NULL;
-        list->items = items;
-        list->capacity = capacity;
-    }
+    statement *items = linnet_array_grow(list->items, list->n_items, &list->capacity, sizeof(*items));
+    if (!items)
+        return NULL;
+    list->items = items;
     list->items[list->n_items] = (statement){.slot = {{0}, {{0}}}};
     return &list->items[list->n_items++];
 }
@@ -130,14 +126,10 @@ static claim *claim_add(claims *list, uint64_t round)
     claim *found = claim_find(list, round);
     if (found)
         return found;
-    if (list->n_items == list->capacity) {
-        size_t capacity = list->capacity ? 2 * list->capacity : 64;
-        claim *items = realloc(list->items, capacity * sizeof(*items));
-        if (!items)
-            return NULL;
-        list->items = items;
-        list->capacity = capacity;
-    }
+    claim *items = linnet_array_grow(list->items, list->n_items, &list->capacity, sizeof(*items));
+    if (!items)
+        return NULL;
+    list->items = items;
     list->items[list->n_items] = (claim){.round = round};
     return &list->items[list->n_items++];
 }

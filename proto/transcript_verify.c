@@ -94,20 +94,6 @@ static const release_state *newest(const verifier *v)
     return v->n_releases > 0 ? &v->releases[v->n_releases - 1] : NULL;
 }
 
-/* Room for one more; false on lack of memory. */
-static bool grow(void **items, size_t n, size_t *capacity, size_t item_bytes)
-{
-    if (n < *capacity)
-        return true;
-    size_t more = *capacity ? 2 * *capacity : 64;
-    void *grown = realloc(*items, more * item_bytes);
-    if (!grown)
-        return false;
-    *items = grown;
-    *capacity = more;
-    return true;
-}
-
 static const char no_memory[] = "out of memory";
 
 /* ---- signed bodies ---- */
@@ -179,8 +165,11 @@ static const char *take_release(verifier *v, const linnet_log_entry *entry)
         flaw = release_plan_flaw(v, &r);
     if (newest(v) && r.version <= newest(v)->version)
         return flaw; /* it is no news */
-    if (!grow((void **)&v->releases, v->n_releases, &v->releases_capacity, sizeof(*v->releases)))
+    release_state *releases =
+        linnet_array_grow(v->releases, v->n_releases, &v->releases_capacity, sizeof(*v->releases));
+    if (!releases)
         return no_memory;
+    v->releases = releases;
     v->releases[v->n_releases++] =
         (release_state){.version = r.version, .v = entry->body, .adapter = r.adapter, .is_final = r.is_final};
     v->has_adapter = v->goes_back = false;
@@ -260,8 +249,11 @@ static const char *take_announcement(verifier *v, const linnet_log_entry *entry)
         return flaw;
     flaw = announcement_flaw(v, &a);
     if (!round) {
-        if (!grow((void **)&v->rounds, v->n_rounds, &v->rounds_capacity, sizeof(*v->rounds)))
+        round_state *rounds =
+            linnet_array_grow(v->rounds, v->n_rounds, &v->rounds_capacity, sizeof(*v->rounds));
+        if (!rounds)
             return no_memory;
+        v->rounds = rounds;
         round = &v->rounds[v->n_rounds++];
     }
     *round = (round_state){.number = a.round,

@@ -51,21 +51,6 @@ typedef struct contents {
 
 /* ---- slots ---- */
 
-static void store_double(uint8_t *p, double value)
-{
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof(bits));
-    linnet_store_le64(p, bits);
-}
-
-static double load_double(const uint8_t *p)
-{
-    uint64_t bits = linnet_load_le64(p);
-    double value;
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
 static void slot_pack(slot_kind kind, const linnet_privacy_entry *e, uint8_t bytes[SLOT_BYTES])
 {
     memset(bytes, 0, SLOT_BYTES);
@@ -77,8 +62,8 @@ static void slot_pack(slot_kind kind, const linnet_privacy_entry *e, uint8_t byt
     memcpy(bytes + AT_ANNOUNCEMENT, e->announcement.bytes, LINNET_HASH_BYTES);
     linnet_store_le32(bytes + AT_MECHANISM, (uint32_t)e->mechanism);
     linnet_store_le32(bytes + AT_UNIT, (uint32_t)e->unit);
-    store_double(bytes + AT_NOISE, e->noise_multiplier);
-    store_double(bytes + AT_PROBABILITY, e->probability);
+    linnet_store_f64(bytes + AT_NOISE, e->noise_multiplier);
+    linnet_store_f64(bytes + AT_PROBABILITY, e->probability);
     linnet_store_le32(bytes + AT_STEPS, e->n_steps);
     linnet_hash sum = linnet_hash_of(LINNET_LABEL_LEDGER, bytes, AT_CHECKSUM);
     memcpy(bytes + AT_CHECKSUM, sum.bytes, SLOT_BYTES - AT_CHECKSUM);
@@ -104,8 +89,8 @@ static bool slot_open(const uint8_t bytes[SLOT_BYTES], slot *ret_slot)
     memcpy(e->announcement.bytes, bytes + AT_ANNOUNCEMENT, LINNET_HASH_BYTES);
     e->mechanism = (linnet_dp_mechanism)linnet_load_le32(bytes + AT_MECHANISM);
     e->unit = (linnet_dp_unit)linnet_load_le32(bytes + AT_UNIT);
-    e->noise_multiplier = load_double(bytes + AT_NOISE);
-    e->probability = load_double(bytes + AT_PROBABILITY);
+    e->noise_multiplier = linnet_load_f64(bytes + AT_NOISE);
+    e->probability = linnet_load_f64(bytes + AT_PROBABILITY);
     e->n_steps = linnet_load_le32(bytes + AT_STEPS);
     *ret_slot = s;
     return linnet_load_le32(bytes) == MAGIC &&

@@ -42,21 +42,6 @@ static bool take_bool(linnet_reader *reader)
     return v == 1;
 }
 
-static void append_double(linnet_buffer *bytes, double value)
-{
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof(bits));
-    linnet_buffer_append_le64(bytes, bits);
-}
-
-static double take_double(linnet_reader *reader)
-{
-    uint64_t bits = linnet_reader_le64(reader);
-    double value;
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
 linnet_status device_identity_pack(const identity_record *identity, linnet_buffer *bytes, linnet_error *err)
 {
     size_t n_url = strnlen(identity->url, sizeof(identity->url) - 1);
@@ -133,7 +118,7 @@ static void record_pack(const device_record *r, linnet_buffer *b)
     linnet_buffer_append_le64(b, r->channel_number);
     linnet_buffer_append_u8(b, r->is_evaluated);
     linnet_buffer_append_u8(b, r->has_release_loss);
-    append_double(b, r->release_loss);
+    linnet_buffer_append_f64(b, r->release_loss);
     linnet_buffer_append_u8(b, r->is_contributed);
     linnet_buffer_append_le64(b, (uint64_t)r->contributed_ms);
     linnet_buffer_append_u8(b, r->is_revoked);
@@ -142,7 +127,7 @@ static void record_pack(const device_record *r, linnet_buffer *b)
     linnet_buffer_append_le64(b, r->installed_version);
     linnet_buffer_append_le64(b, r->previous_version);
     linnet_buffer_append_u8(b, r->has_held_out_loss);
-    append_double(b, r->held_out_loss);
+    linnet_buffer_append_f64(b, r->held_out_loss);
     linnet_buffer_append_le64(b, r->held_out_tokens);
     linnet_buffer_append_le64(b, r->n_parts);
     linnet_buffer_append(b, r->part_object.bytes, LINNET_HASH_BYTES);
@@ -178,7 +163,7 @@ static void record_read(linnet_reader *b, device_record *r)
     r->channel_number = linnet_reader_le64(b);
     r->is_evaluated = take_bool(b);
     r->has_release_loss = take_bool(b);
-    r->release_loss = take_double(b);
+    r->release_loss = linnet_reader_f64(b);
     r->is_contributed = take_bool(b);
     r->contributed_ms = (int64_t)linnet_reader_le64(b);
     r->is_revoked = take_bool(b);
@@ -187,7 +172,7 @@ static void record_read(linnet_reader *b, device_record *r)
     r->installed_version = linnet_reader_le64(b);
     r->previous_version = linnet_reader_le64(b);
     r->has_held_out_loss = take_bool(b);
-    r->held_out_loss = take_double(b);
+    r->held_out_loss = linnet_reader_f64(b);
     r->held_out_tokens = linnet_reader_le64(b);
     r->n_parts = linnet_reader_le64(b);
     take(b, r->part_object.bytes, LINNET_HASH_BYTES);

@@ -1,9 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Hex, UTF-8 validation, the growable buffer and the bounded reader. */
+/* Growing arrays, hex, UTF-8 validation, the growable buffer and the bounded reader. */
 #include "linnet/bytes.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+
+void *linnet_array_grow(void *items, size_t n, size_t *capacity, size_t item_bytes)
+{
+    if (n < *capacity)
+        return items;
+    size_t more = 0, n_bytes = 0;
+    if (!linnet_size_mul(*capacity, 2, &more) || !linnet_size_mul(more ? more : 64, item_bytes, &n_bytes))
+        return NULL;
+    void *grown = realloc(items, n_bytes);
+    if (grown)
+        *capacity = more ? more : 64;
+    return grown;
+}
 
 void linnet_hex_write(const void *bytes, size_t n_bytes, char *text)
 {
@@ -139,6 +152,13 @@ void linnet_buffer_append_le64(linnet_buffer *buffer, uint64_t v)
     linnet_buffer_append(buffer, b, sizeof(b));
 }
 
+void linnet_buffer_append_f64(linnet_buffer *buffer, double f)
+{
+    uint8_t b[8];
+    linnet_store_f64(b, f);
+    linnet_buffer_append(buffer, b, sizeof(b));
+}
+
 void linnet_buffer_append_text(linnet_buffer *buffer, const char *text)
 {
     linnet_buffer_append(buffer, text, strlen(text));
@@ -194,4 +214,10 @@ uint64_t linnet_reader_le64(linnet_reader *reader)
 {
     const uint8_t *p = linnet_reader_take(reader, 8);
     return p ? linnet_load_le64(p) : 0;
+}
+
+double linnet_reader_f64(linnet_reader *reader)
+{
+    const uint8_t *p = linnet_reader_take(reader, 8);
+    return p ? linnet_load_f64(p) : 0;
 }

@@ -4,6 +4,8 @@
 
 #include "linnet/bytes.h"
 
+#include <stdlib.h>
+
 static void stores_are_little_endian_and_loads_invert_them(void **state)
 {
     (void)state;
@@ -16,6 +18,9 @@ static void stores_are_little_endian_and_loads_invert_them(void **state)
     assert_int_equal(linnet_load_le16(b + 1), 0x0708);
     linnet_store_f32(b + 1, -1.5f);
     assert_true(linnet_load_f32(b + 1) == -1.5f);
+    linnet_store_f64(b + 1, -0.1);
+    assert_true(linnet_load_f64(b + 1) == -0.1);
+    assert_int_equal(b[8], 0xbf); /* sign and exponent stand last */
     linnet_store_be64(b, 1);
     assert_int_equal(b[7], 1);
 }
@@ -29,6 +34,26 @@ static void size_products_that_overflow_are_refused(void **state)
     assert_true(linnet_size_mul(SIZE_MAX / 2, 2, &product));
     assert_true(linnet_size_mul(SIZE_MAX, 0, &product));
     assert_false(linnet_size_add(SIZE_MAX, 1, &product));
+}
+
+static void an_array_grows_and_keeps_its_items(void **state)
+{
+    (void)state;
+    uint32_t *items = NULL;
+    size_t capacity = 0;
+    for (uint32_t i = 0; i < 1000; i++) {
+        items = linnet_array_grow(items, i, &capacity, sizeof(*items));
+        assert_non_null(items);
+        assert_true(capacity > i);
+        items[i] = i;
+    }
+    for (uint32_t i = 0; i < 1000; i++)
+        assert_int_equal(items[i], i);
+    size_t most = SIZE_MAX / 2 + 1, least = 0;
+    assert_null(linnet_array_grow(items, most, &most, sizeof(*items)));
+    assert_null(linnet_array_grow(NULL, 0, &least, SIZE_MAX / 32));
+    assert_true(most == SIZE_MAX / 2 + 1 && least == 0);
+    free(items);
 }
 
 static void hex_is_read_only_where_it_is_whole(void **state)
@@ -74,8 +99,11 @@ static void a_buffer_grows_and_keeps_its_contents(void **state)
     for (uint32_t i = 0; i < 1000; i++)
         linnet_buffer_append_le32(&buffer, i);
     linnet_buffer_append_format(&buffer, "%s %d", "and", 5);
+    linnet_buffer_append_f64(&buffer, 1.25);
     assert_false(buffer.failed);
-    assert_int_equal(buffer.n_bytes, 4005);
+    assert_int_equal(buffer.n_bytes, 4013);
+    linnet_reader reader = linnet_reader_of(buffer.bytes + 4005, 8);
+    assert_true(linnet_reader_f64(&reader) == 1.25 && linnet_reader_is_done(&reader));
     assert_int_equal(linnet_load_le32(buffer.bytes + 3996), 999);
     assert_memory_equal(buffer.bytes + 4000, "and 5", 5);
     linnet_buffer_release(&buffer);
@@ -93,6 +121,7 @@ static void a_reader_never_passes_the_end(void **state)
     assert_true(linnet_reader_is_done(&reader));
     assert_int_equal(linnet_reader_u8(&reader), 0);
     assert_true(reader.failed);
+    assert_true(linnet_reader_f64(&reader) == 0);
     reader = linnet_reader_of(bytes, sizeof(bytes));
     assert_null(linnet_reader_take(&reader, SIZE_MAX));
     assert_false(linnet_reader_is_done(&reader));
@@ -116,6 +145,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stores_are_little_endian_and_loads_invert_them),
         cmocka_unit_test(size_products_that_overflow_are_refused),
+        cmocka_unit_test(an_array_grows_and_keeps_its_items),
         cmocka_unit_test(hex_is_read_only_where_it_is_whole),
         cmocka_unit_test(utf8_is_valid_as_rfc_3629_says),
         cmocka_unit_test(a_buffer_grows_and_keeps_its_contents),

@@ -2,7 +2,7 @@
 #ifndef LINNET_BYTES_H
 #define LINNET_BYTES_H
 
-/* Loads and stores of stated endianness, checked sizes, hex, and a growable byte buffer. */
+/* Loads and stores of stated endianness, checked sizes, growing arrays, hex, and a growable byte buffer. */
 
 #include "linnet/status.h"
 
@@ -82,6 +82,21 @@ static inline void linnet_store_f32(void *p, float f)
     linnet_store_le32(p, u);
 }
 
+static inline double linnet_load_f64(const void *p)
+{
+    uint64_t u = linnet_load_le64(p);
+    double f;
+    memcpy(&f, &u, sizeof(f));
+    return f;
+}
+
+static inline void linnet_store_f64(void *p, double f)
+{
+    uint64_t u;
+    memcpy(&u, &f, sizeof(u));
+    linnet_store_le64(p, u);
+}
+
 /** a * b and a + b into ret; false, and ret untouched, where the result does not fit. */
 static inline bool linnet_size_mul(size_t a, size_t b, size_t *ret)
 {
@@ -98,6 +113,12 @@ static inline bool linnet_size_add(size_t a, size_t b, size_t *ret)
     *ret = a + b;
     return true;
 }
+
+/**
+ * Room for one more in an array of n items: the array, moved where it had to grow, and its new capacity; or
+ * NULL on lack of memory, with the old array and capacity as they were.
+ */
+void *linnet_array_grow(void *items, size_t n, size_t *capacity, size_t item_bytes) LINNET_NODISCARD;
 
 /** Write 2 n lower-case hex digits and a zero to text. */
 void linnet_hex_write(const void *bytes, size_t n_bytes, char *text);
@@ -130,6 +151,7 @@ void linnet_buffer_append_u8(linnet_buffer *buffer, uint8_t v);
 void linnet_buffer_append_le16(linnet_buffer *buffer, uint16_t v);
 void linnet_buffer_append_le32(linnet_buffer *buffer, uint32_t v);
 void linnet_buffer_append_le64(linnet_buffer *buffer, uint64_t v);
+void linnet_buffer_append_f64(linnet_buffer *buffer, double f);
 void linnet_buffer_append_text(linnet_buffer *buffer, const char *text);
 void linnet_buffer_append_format(linnet_buffer *buffer, const char *format, ...) LINNET_PRINTF(2, 3);
 
@@ -151,6 +173,7 @@ uint8_t linnet_reader_u8(linnet_reader *reader);
 uint16_t linnet_reader_le16(linnet_reader *reader);
 uint32_t linnet_reader_le32(linnet_reader *reader);
 uint64_t linnet_reader_le64(linnet_reader *reader);
+double linnet_reader_f64(linnet_reader *reader);
 /** True where everything was read, nothing is left, and no read failed. */
 static inline bool linnet_reader_is_done(const linnet_reader *reader)
 {
