@@ -448,8 +448,8 @@ typedef struct end_job {
 } end_job;
 
 /* The round ends unpublished: its row, what must not stay of it, what it spent, the transcript. */
-static linnet_status void_one(linnet_coordinator *c, linnet_store_txn *txn, linnet_round_row *row,
-                              int64_t now_ms, linnet_error *err)
+linnet_status linnet_rounds_void_one(linnet_coordinator *c, linnet_store_txn *txn, linnet_round_row *row,
+                                     int64_t now_ms, linnet_error *err)
 {
     row->state = LINNET_ROUND_VOID;
     row->closed_ms = now_ms;
@@ -466,7 +466,7 @@ static linnet_status void_one(linnet_coordinator *c, linnet_store_txn *txn, linn
 linnet_status linnet_rounds_void(linnet_coordinator *c, linnet_store_txn *txn, linnet_round_row *row,
                                  int64_t now_ms, linnet_error *err)
 {
-    linnet_status status = void_one(c, txn, row, now_ms, err);
+    linnet_status status = linnet_rounds_void_one(c, txn, row, now_ms, err);
     if (status == LINNET_OK && linnet_profile_is_secure(c->plan.profile))
         return linnet_step_settle(c, txn, now_ms, err);
     return status == LINNET_OK ? linnet_rounds_open(c, txn, row->version, &row->release, now_ms, err)
@@ -486,7 +486,7 @@ linnet_status linnet_rounds_end_all(linnet_coordinator *c, linnet_store_txn *txn
         if (status != LINNET_OK || row.version != version)
             break;
         if (linnet_round_is_live(&row))
-            status = void_one(c, txn, &row, now_ms, err);
+            status = linnet_rounds_void_one(c, txn, &row, now_ms, err);
     }
     return status;
 }

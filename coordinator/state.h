@@ -171,6 +171,10 @@ linnet_status linnet_rounds_newest(linnet_store_txn *txn, linnet_round_row *ret_
  * it that is not over is VOID, and none opens. */
 linnet_status linnet_rounds_end_all(linnet_coordinator *coordinator, linnet_store_txn *txn, int64_t now_ms,
                                     linnet_error *err) LINNET_NODISCARD;
+/** In an update: the round ends unpublished, in the ledger and in the log. None opens. */
+linnet_status linnet_rounds_void_one(linnet_coordinator *coordinator, linnet_store_txn *txn,
+                                     linnet_round_row *row, int64_t now_ms,
+                                     linnet_error *err) LINNET_NODISCARD;
 /** In an update, for a round that ends unpublished: VOID, and the next one opens on the same release; with
  * several cohorts once the others are settled, and if it is needed. */
 linnet_status linnet_rounds_void(linnet_coordinator *coordinator, linnet_store_txn *txn,

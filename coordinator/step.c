@@ -110,13 +110,7 @@ linnet_status linnet_step_open_again(linnet_coordinator *c, linnet_store_txn *tx
         int64_t now_ms = row->opened_ms > c->opened_ms ? row->opened_ms : c->opened_ms;
         if (row->state != LINNET_ROUND_OPEN)
             continue;
-        row->state = LINNET_ROUND_VOID;
-        row->closed_ms = now_ms;
-        status = linnet_round_put(txn, row, err);
-        if (status == LINNET_OK)
-            status = linnet_privacy_ledger_add(c, txn, row, err);
-        if (status == LINNET_OK)
-            status = linnet_transcript_append(txn, LINNET_ENTRY_VOID, row->number, &row->chain, err);
+        status = linnet_rounds_void_one(c, txn, row, now_ms, err);
         if (status == LINNET_OK)
             status = open_for(c, txn, &step, i, row, now_ms, err);
     }
