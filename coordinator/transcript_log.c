@@ -8,7 +8,6 @@
 #include "linnet/audit.h"
 #include "privacy_ledger.h"
 
-
 #define OBJECT_ROSTER 2
 #define OBJECT_SHARERS 4
 #define OBJECT_SURVIVORS 6
