@@ -230,8 +230,8 @@ static double cost_of(const linnet_privacy_entry *e)
 
 static bool costs_the_same(const linnet_privacy_entry *a, const linnet_privacy_entry *b)
 {
-    return a->mechanism == b->mechanism && memcmp(&a->noise_multiplier, &b->noise_multiplier, 8) == 0 &&
-           memcmp(&a->probability, &b->probability, 8) == 0 && a->n_steps == b->n_steps;
+    return a->mechanism == b->mechanism && a->noise_multiplier == b->noise_multiplier &&
+           a->probability == b->probability && a->n_steps == b->n_steps;
 }
 
 /* Counted entries that cost the same come one behind another in most ledgers: they are spent at once. */

@@ -200,10 +200,11 @@ linnet_status linnet_device_receipts(linnet_kv *kv, linnet_buffer *ret_bytes, li
     linnet_wipe(&identity, sizeof(identity));
     if (status == LINNET_OK)
         status = device_record_load(kv, &record, err);
-    if (status == LINNET_OK)
+    if (status == LINNET_OK) {
         status = kv->get(kv->context, KV_SEEN_LAST, &job.announcement, err);
-    if (status == LINNET_OK || status == LINNET_ERR_NOT_FOUND)
-        status = read_records(kv, record.n_ledger, &job, err);
+        if (status == LINNET_OK || status == LINNET_ERR_NOT_FOUND)
+            status = read_records(kv, record.n_ledger, &job, err);
+    }
     job.receipts.announcement = span_of(&job.announcement);
     if (status == LINNET_OK)
         status = linnet_receipts_write(&job.receipts, ret_bytes, err);
