@@ -43,4 +43,14 @@ static inline const char *testing_shared(const char *name)
     return path;
 }
 
+/** How much of something a test goes through: all, or less where LINNET_QUICK is set, as under an emulator,
+ * and then the test says so. Each property is shown either way. */
+static inline uint32_t testing_size(const char *what, uint32_t all, uint32_t less)
+{
+    if (!getenv("LINNET_QUICK"))
+        return all;
+    print_message("quick: %s %u, not %u\n", what, (unsigned)less, (unsigned)all);
+    return less;
+}
+
 #endif

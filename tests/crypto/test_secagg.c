@@ -8,7 +8,8 @@ static void the_sum_is_exact_for_every_size_and_width(void **state)
 {
     (void)state;
     static const uint32_t widths[] = {16, 20, 24, 32};
-    for (uint32_t n = 3; n <= 40; n++) {
+    const uint32_t most = testing_size("largest cohort", 40, 10);
+    for (uint32_t n = 3; n <= most; n++) {
         cohort c;
         cohort_drop drops[40];
         for (uint32_t i = 0; i < n; i++)
@@ -41,7 +42,8 @@ static uint32_t tolerated(uint32_t n)
 static void drop_outs_in_one_phase_cost_nothing(void **state)
 {
     (void)state;
-    for (uint32_t n = 5; n <= 10; n++)
+    const uint32_t most = testing_size("largest cohort", 10, 6);
+    for (uint32_t n = 5; n <= most; n++)
         for (size_t p = 0; p < ARRAY_LEN(phases); p++)
             play_with(n, tolerated(n), p, 1);
 }
@@ -49,7 +51,8 @@ static void drop_outs_in_one_phase_cost_nothing(void **state)
 static void drop_outs_in_all_phases_cost_nothing(void **state)
 {
     (void)state;
-    for (uint32_t n = 5; n <= 40; n++)
+    const uint32_t most = testing_size("largest cohort", 40, 10);
+    for (uint32_t n = 5; n <= most; n++)
         play_with(n, tolerated(n), 0, ARRAY_LEN(phases));
 }
 
@@ -86,8 +89,9 @@ static void every_subset_may_drop_out_in_every_phase(void **state)
 {
     (void)state;
     static const cohort_drop all[] = {DROP_ADVERT, DROP_SHARES, DROP_MASKED, DROP_ATTEST, DROP_UNMASK};
+    const uint32_t most = testing_size("largest cohort with every subset", 8, 5);
     uint32_t n_exact = 0, n_none = 0;
-    for (uint32_t n = 3; n <= 8; n++)
+    for (uint32_t n = 3; n <= most; n++)
         for (size_t p = 0; p < ARRAY_LEN(all); p++)
             for (uint32_t subset = 0; subset < 1u << n; subset++) {
                 cohort c;
@@ -110,7 +114,7 @@ static void every_subset_may_drop_out_in_every_phase(void **state)
                 cohort_release(&c);
                 linnet_secagg_cache_destroy(cache);
             }
-    assert_true(n_exact > 100 && n_none > 1000);
+    assert_true(n_exact >= 15 && n_none > 2 * n_exact); /* at least the whole cohorts, in every phase */
 }
 
 /* Devices of one process that share a cache play the same rounds; what nobody has checked is checked. */

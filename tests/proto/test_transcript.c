@@ -105,7 +105,9 @@ static void every_flipped_bit_is_found(void **state)
     assert_ok(linnet_log_write(&h.log, &bytes, &err), &err);
     /* the last digits of epsilon, which differ between machines */
     size_t epsilon = 12 + 16 + 64 + 4 + h.log.plan.n_bytes + 4 + h.log.layout.n_bytes + 8;
-    for (size_t at = 0; at < bytes.n_bytes; at += at < 2200 ? 1 : 5) {
+    const uint32_t near = testing_size("bytes from flip to flip, first", 1, 23),
+                   far = testing_size("bytes from flip to flip, then", 5, 101);
+    for (size_t at = 0; at < bytes.n_bytes; at += at < 2200 ? near : far) {
         linnet_log log;
         if (at >= epsilon && at < epsilon + 4)
             continue;
