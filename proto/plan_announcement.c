@@ -52,13 +52,12 @@ static bool same_vectors(const linnet_announcement *a, const linnet_announcement
     return true;
 }
 
-/* Doubles travel as they are, so equal plans give equal bits. */
+/* Doubles travel as they are, so equal plans give equal ones. */
 static bool same_privacy(const linnet_announcement *a, const linnet_announcement *b)
 {
     return a->dp_mechanism == b->dp_mechanism && a->dp_unit == b->dp_unit && a->dp_sigma2 == b->dp_sigma2 &&
            a->dp_rotates == b->dp_rotates && a->dp_exponent == b->dp_exponent && a->dp_steps == b->dp_steps &&
-           memcmp(&a->dp_clip, &b->dp_clip, sizeof(double)) == 0 &&
-           memcmp(&a->dp_probability, &b->dp_probability, sizeof(double)) == 0;
+           a->dp_clip == b->dp_clip && a->dp_probability == b->dp_probability;
 }
 
 const char *linnet_announcement_difference(const linnet_announcement *a, const linnet_announcement *planned)
