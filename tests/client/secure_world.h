@@ -156,7 +156,7 @@ typedef struct agent {
     bool echo_is_void[16];       /* a certificate left it out */
     size_t n_echoes;
     int last_abort;        /* linnet_abort_reason; -1: none */
-    linnet_buffer traffic; /* what the network sees: path and size of every request, a line each */
+    linnet_buffer traffic; /* what the network sees: time, path and size of every request, a line each */
 } agent;
 
 typedef struct puppet {
@@ -687,7 +687,8 @@ static inline void secure_sealed(agent *a, const linnet_http_request *request, l
     uint8_t receipt[LINNET_SIGNED_RECEIPT_BYTES];
     linnet_buffer header = {0}, body = {0}, raw = {0};
     assert_true(request->n_body <= LINNET_REQUEST_BYTES_MAX);
-    linnet_buffer_append_format(&a->traffic, "%s %zu\n", request->path, request->n_body);
+    linnet_buffer_append_format(&a->traffic, "%lld %s %zu\n", (long long)sw->w->now_ms, request->path,
+                                request->n_body);
     assert_ok(linnet_request_open(f->key_record, f->key_secret, request->method, request->path, request->body,
                                   request->n_body, &request_in, &err),
               &err);

@@ -895,13 +895,13 @@ static void with_privacy_the_lanes_hold_participants_alone(void **state)
     secure_destroy(sw);
 }
 
-/* Noise of five devices: its variance is that of the plan, within six deviations of its estimate. */
-static void the_opened_sum_carries_everybodys_noise(void **state)
+/* The variance of what agents with nothing but zeros and noise, and puppets without noise, add up to: that of
+ * n_agents shares, within six deviations of its estimate. */
+static void must_hold_noise_of(size_t n_agents)
 {
-    (void)state;
-    secure_world *sw = secure_create(NOISED_PLAN, SECURE_MEMBERS);
+    secure_world *sw = secure_create(NOISED_PLAN, n_agents);
     static const size_t none[1];
-    for (size_t i = 0; i < SECURE_MEMBERS; i++) { /* zeros: what is left is the noise */
+    for (size_t i = 0; i < n_agents; i++) {
         agent_kill(&sw->agents[i]);
         sw->agents[i].config.records = none;
         sw->agents[i].config.n_records = 0;
@@ -909,11 +909,25 @@ static void the_opened_sum_carries_everybodys_noise(void **state)
     }
     secure_until_opened(sw);
     const linnet_announcement *a = &sw->w->f->announcement;
-    double squares = 0, n = (double)a->vectors[0].length, want = SECURE_MEMBERS * (double)a->dp_sigma2;
+    double squares = 0, n = (double)a->vectors[0].length, want = (double)n_agents * (double)a->dp_sigma2;
+    linnet_secagg_thresholds t = linnet_secagg_thresholds_of(&sw->params, SECURE_MEMBERS);
+    assert_true(n_agents >= a->m_min - t.corrupt); /* what the epsilon counts on */
     for (size_t j = 0; j < a->vectors[0].length; j++)
         squares += pow((double)(int32_t)sw->sums[0][j], 2);
     assert_true(fabs(squares / n - want) < 6 * want * sqrt(2 / n));
     secure_destroy(sw);
+}
+
+static void the_opened_sum_carries_everybodys_noise(void **state)
+{
+    (void)state;
+    must_hold_noise_of(SECURE_MEMBERS);
+}
+
+static void devices_that_omit_their_noise_leave_that_of_the_others(void **state)
+{
+    (void)state;
+    must_hold_noise_of(SECURE_MEMBERS - 1); /* C = 1 */
 }
 
 static void alter_noise(secure_world *sw, linnet_announcement *a)
@@ -1150,6 +1164,7 @@ int main(void)
         cmocka_unit_test(with_privacy_the_wire_tells_nothing_about_the_data),
         cmocka_unit_test(with_privacy_the_lanes_hold_participants_alone),
         cmocka_unit_test(the_opened_sum_carries_everybodys_noise),
+        cmocka_unit_test(devices_that_omit_their_noise_leave_that_of_the_others),
         cmocka_unit_test(less_noise_than_the_plans_is_refused),
         cmocka_unit_test(a_round_is_counted_from_its_upload_on_and_void_or_not),
         cmocka_unit_test(a_certificate_without_the_device_gives_its_epsilon_back),
