@@ -682,6 +682,7 @@ static linnet_status round_kind_check(uint32_t kind, linnet_error *err)
     case LINNET_ROUND_UNMASK:
     case LINNET_ROUND_COMPLAINT:
     case LINNET_ROUND_ABORT:
+    case LINNET_ROUND_RECEIPTS:
         return LINNET_OK;
     default:
         return linnet_fail(err, LINNET_ERR_RANGE, "round message: kind %u is unknown", (unsigned)kind);

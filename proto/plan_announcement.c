@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* What an announcement must say because the plan says so. The coordinator fills it in from here, and a device
- * compares what it was told with the same. */
+ * compares what it was told with the same. The other way, what a round spends follows from its announcement
+ * alone, for rounds whose plan is not at hand any more. */
 
 #include "linnet/messages.h"
+
+#include <math.h>
+
+#include "linnet/dp_encode.h"
 
 linnet_status linnet_announcement_of_plan(const linnet_plan *plan, const linnet_layout *layout,
                                           uint64_t version, linnet_announcement *ret_announcement,
@@ -74,4 +79,51 @@ const char *linnet_announcement_difference(const linnet_announcement *a, const l
     if (!same_privacy(a, planned))
         return "the announced noise is not that of the plan";
     return NULL;
+}
+
+/* ---- what a round spends ---- */
+
+/* d and f of what is clipped as one: the noised vector, or the gradient over all factors. */
+static void lattice_of(const linnet_announcement *a, linnet_privacy *p)
+{
+    p->exponent = a->dp_exponent;
+    for (uint32_t i = 0; i < a->n_vectors; i++) {
+        if (a->vectors[i].vector_id == 1)
+            continue;
+        p->dimension += a->vectors[i].length;
+        if (p->mechanism != LINNET_DP_RECORD_LOCAL)
+            p->exponent = a->vectors[i].exponent;
+    }
+}
+
+linnet_status linnet_announcement_privacy(const linnet_announcement *announcement,
+                                          linnet_privacy *ret_privacy, linnet_error *err)
+{
+    const linnet_announcement *a = announcement;
+    const linnet_secagg_params params = {
+        .n_min = a->n_min, .n_max = a->n_max, .m_min = a->m_min, .corrupt_permille = a->corrupt_permille};
+    linnet_privacy p = {.mechanism = (linnet_dp_mechanism)a->dp_mechanism,
+                        .unit = (linnet_dp_unit)a->dp_unit};
+    if (p.mechanism == LINNET_DP_NONE) {
+        *ret_privacy = p;
+        return LINNET_OK;
+    }
+    p.rotates = a->dp_rotates;
+    p.clip = a->dp_clip;
+    p.sigma2 = a->dp_sigma2;
+    p.probability = a->dp_probability;
+    p.n_steps = a->dp_steps;
+    p.survivors_min = a->m_min;
+    if (linnet_profile_is_secure((int)a->profile))
+        p.corrupt = linnet_secagg_thresholds_of(&params, a->n_max).corrupt;
+    lattice_of(a, &p);
+    uint32_t n_noisy = 1;
+    if (p.mechanism == LINNET_DP_DISTRIBUTED)
+        n_noisy = p.survivors_min > p.corrupt ? p.survivors_min - p.corrupt : 0;
+    p.bound2 = linnet_dp_bound2(p.clip, p.exponent, p.dimension);
+    p.noise_multiplier = linnet_dp_noise_multiplier(p.sigma2, n_noisy, p.bound2);
+    if (!(p.noise_multiplier > 0) || !isfinite(p.noise_multiplier))
+        return linnet_fail(err, LINNET_ERR_RANGE, "announcement: its noise protects nothing");
+    *ret_privacy = p;
+    return LINNET_OK;
 }

@@ -501,6 +501,27 @@ static linnet_privacy privacy_of(const linnet_plan *plan, const linnet_layout *l
     return p;
 }
 
+/* What an announcement says by itself spends what the plan says, to the last bit. */
+static void assert_same_privacy(const linnet_plan *plan, const linnet_layout *layout, uint64_t version)
+{
+    linnet_announcement a;
+    linnet_privacy p, q;
+    linnet_error err = {0};
+    assert_ok(linnet_plan_privacy(plan, layout, version, &p, &err), &err);
+    assert_ok(linnet_announcement_of_plan(plan, layout, version, &a, &err), &err);
+    assert_ok(linnet_announcement_privacy(&a, &q, &err), &err);
+    assert_int_equal(q.mechanism, p.mechanism);
+    assert_int_equal(q.unit, p.unit);
+    assert_int_equal(q.dimension, p.dimension);
+    assert_int_equal(q.bound2, p.bound2);
+    assert_int_equal(q.sigma2, p.sigma2);
+    assert_int_equal(q.n_steps, p.n_steps);
+    assert_memory_equal(&q.noise_multiplier, &p.noise_multiplier, sizeof(double));
+    assert_memory_equal(&q.probability, &p.probability, sizeof(double));
+    a.dp_clip = 1e30; /* no lattice bounds that */
+    assert_int_equal(linnet_announcement_privacy(&a, &q, NULL), LINNET_ERR_RANGE);
+}
+
 /* The no-wrap inequality of SECURE-AGGREGATION 2.7 for a full cohort. */
 static bool fits(const linnet_plan *plan, const linnet_privacy *p, double clamp)
 {
@@ -547,6 +568,7 @@ static void noised_vectors_get_the_finest_lattice_that_fits(void **state)
                     plan.noise_multiplier * plan.noise_multiplier * (double)p.bound2);
         assert_true(p.noise_multiplier >= plan.noise_multiplier);
         assert_true(p.noise_multiplier < plan.noise_multiplier * 1.05);
+        assert_same_privacy(&plan, &layout, 0);
         assert_true(fits(&plan, &p, specs[0].clamp));
         /* twice as fine does not: the noise leaves the sampler, or the sum may wrap */
         linnet_privacy finer = p;
@@ -569,6 +591,7 @@ static void the_bound_is_that_of_the_specification(void **state)
     assert_int_equal(p.exponent, 10);
     assert_int_equal(p.dimension, 1 << 20);
     assert_int_equal(p.bound2, (1 << 20) + (1 << 18) + 1024 + 512);
+    assert_same_privacy(&plan, &layout, 0); /* of both factors */
     assert_true(fabs(sqrt((double)p.bound2) - 1145.5) < 0.2);
 }
 
@@ -603,6 +626,7 @@ static void record_noise_stays_on_the_device(void **state)
     size_t n = 0;
     linnet_error err = {0};
     assert_int_equal(p.dimension, 50000); /* ffa: B alone; no padding, no rotation */
+    assert_same_privacy(&plan, &layout, 0);
     assert_false(p.rotates);
     assert_int_equal(p.n_steps, plan.local_steps);
     assert_true(p.divisor == 50);

@@ -84,6 +84,12 @@ linnet_status linnet_announcement_of_plan(const linnet_plan *plan, const linnet_
  */
 const char *linnet_announcement_difference(const linnet_announcement *a, const linnet_announcement *planned);
 
+/** What a contribution to this round spends, from an announcement that was checked; mechanism NONE: nothing.
+ * The same figures as linnet_plan_privacy of its plan, but for the divisor. RANGE where they protect nothing.
+ */
+linnet_status linnet_announcement_privacy(const linnet_announcement *announcement,
+                                          linnet_privacy *ret_privacy, linnet_error *err) LINNET_NODISCARD;
+
 /** What the protocol machines need of an announcement whose hash is A. RANGE for a profile without masks. */
 linnet_status linnet_secagg_params_of(const linnet_announcement *announcement, const linnet_hash *a,
                                       linnet_secagg_params *ret_params, linnet_error *err) LINNET_NODISCARD;
@@ -176,9 +182,10 @@ typedef enum linnet_round_kind { /* values are on the wire: the numbers of the m
                                  LINNET_ROUND_UNMASK = 9, /* M9 */
                                  LINNET_ROUND_COMPLAINT = 10,
                                  LINNET_ROUND_ABORT = 11,
+                                 LINNET_ROUND_RECEIPTS = 12, /* of no round: receipt_list.h */
 } linnet_round_kind;
 typedef struct linnet_round_message {
-    linnet_hash announcement; /* A */
+    linnet_hash announcement; /* A; zero for RECEIPTS */
     uint32_t kind;            /* linnet_round_kind */
 } linnet_round_message;
 linnet_status linnet_round_message_pack(const linnet_round_message *message, linnet_buffer *ret_bytes,
