@@ -164,6 +164,8 @@ static linnet_status handle_round(linnet_coordinator *c, int64_t now_ms, const l
         reply->is_bad_request = true;
         return LINNET_OK;
     }
+    if (message.kind == LINNET_ROUND_RECEIPTS)
+        return linnet_receipts_handle(c, device, &message, frame->raw, frame->n_raw, reply, err);
     return linnet_secure_handle(c, now_ms, device, &message, frame->raw, frame->n_raw, reply, err);
 }
 

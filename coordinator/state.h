@@ -247,6 +247,12 @@ linnet_status linnet_secure_handle(linnet_coordinator *coordinator, int64_t now_
                                    const uint8_t *raw, size_t n_raw, linnet_reply *reply,
                                    linnet_error *err) LINNET_NODISCARD;
 
+/* ---- receipts.c ---- */
+/** The device's own receipts, from the round of the query on, as many as fit an answer. */
+linnet_status linnet_receipts_handle(linnet_coordinator *coordinator, const linnet_device_row *device,
+                                     const linnet_round_message *message, const uint8_t *raw, size_t n_raw,
+                                     linnet_reply *reply, linnet_error *err) LINNET_NODISCARD;
+
 /* ---- witness.c ---- */
 /** On start, in the serving process: MISMATCH where the store is behind the log of what it said (path NULL:
  * the one in the state directory), so that it must be a restored backup. */
