@@ -274,7 +274,7 @@ static bool reached(const run *r, run_goal *goal)
 {
     linnet_device_report report;
     linnet_device_status(r->device, &report);
-    if (r->n_rounds == 0 || report.n_contributions < goal->n_before + r->n_rounds)
+    if (r->n_rounds == 0 || report.n_contributions - report.n_recovered < goal->n_before + r->n_rounds)
         return false;
     if (!goal->is_counted) {
         goal->is_counted = true;

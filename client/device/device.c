@@ -211,13 +211,15 @@ static linnet_status check_in(linnet_device *device, linnet_error *err)
     const linnet_checkin checkin = {
         .has_version = r->has_release,
         .version = r->version,
-        .has_ready = r->delta == DELTA_READY && device_release_is_ready(device),
+        .has_ready =
+            r->delta == DELTA_READY && device_release_is_ready(device) && !device_owes_receipts(device),
         .ready = r->release,
         .revocation_number = r->revocation_number,
     };
     linnet_buffer message = {0}, storage = {0};
     linnet_answer answer = {0};
     bool is_answered = false;
+    device->receipts_failed = false;
     linnet_status status = linnet_checkin_pack(&checkin, &message, err);
     if (status == LINNET_OK) {
         const linnet_frame frame = {
@@ -230,7 +232,8 @@ static linnet_status check_in(linnet_device *device, linnet_error *err)
                                    answer.n_revocation, err);
     if (status == LINNET_OK && is_answered) {
         if (answer.code == LINNET_ANSWER_OK || answer.code == LINNET_ANSWER_WAIT) {
-            if (!device->release_is_bad && !device->fetch_failed) /* what is wrong with a release stays so */
+            /* What is wrong with a release stays so, and what no round is joined without. */
+            if (!device->release_is_bad && !device->fetch_failed && !device_owes_receipts(device))
                 device->note[0] = '\0';
             status = take_check_in_answer(device, &answer, err);
         } else { /* a claim of revocation counts only with the signed list that take_lists has seen */
@@ -261,6 +264,8 @@ linnet_status linnet_device_poll(linnet_device *device, int64_t now_ms, linnet_e
         return device_upload(device, err);
     if (must_fetch(device) && !device->fetch_failed)
         return device_fetch(device, err);
+    if (device_owes_receipts(device) && !device->receipts_failed)
+        return device_ask_receipts(device, err);
     return check_in(device, err);
 }
 
@@ -325,6 +330,7 @@ void linnet_device_status(const linnet_device *device, linnet_device_report *ret
         device->record.has_release && !device_release_is_ready(device) && !device->release_is_bad;
     report_record(&device->record, &device->identity_record, &report);
     report.device_id = linnet_device_id_of(linnet_identity_public_key(device->identity));
+    report.n_recovered = device->n_recovered;
     int64_t wake_ms;
     bool trains = linnet_device_next(device, &wake_ms) == LINNET_DEVICE_TRAIN;
     bool is_final = device->record.has_release && device->release.is_final;

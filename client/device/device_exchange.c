@@ -39,7 +39,7 @@ void device_back_off(linnet_device *device, uint64_t retry_after_ms)
     uint64_t ceiling = BACK_OFF_FIRST_MS;
     for (uint32_t i = 0; i < device->n_failures && ceiling < BACK_OFF_MAX_MS; i++)
         ceiling *= 2;
-    ceiling = at_most(ceiling, BACK_OFF_MAX_MS);
+    ceiling = at_most(ceiling, device_secure_delay(device, BACK_OFF_MAX_MS));
     uint64_t delay =
         at_most(retry_after_ms, RETRY_AFTER_MAX_MS) + linnet_rng_below(&device->rng, ceiling) + 1;
     device->n_failures++;

@@ -5,7 +5,7 @@
 /* What the parts of the agent share. device.c decides what comes next; device_state.c owns the durable
  * records, device_vault.c those that are sealed; device_exchange.c speaks to the coordinator;
  * device_release.c, device_train.c and device_round.c are the three things a device does, and device_secure.c
- * is a round whose sum is masked. */
+ * is a round whose sum is masked, device_receipts.c completes a ledger that may be older than its device. */
 
 #include "linnet/channel.h"
 #include "linnet/device.h"
@@ -84,9 +84,11 @@ typedef struct device_record {
         generation;   /* of the store, counted from the first sealed value on; 0: nothing was ever sealed */
     bool has_round;   /* KV_ROUND: a masked round is in flight */
     bool is_uploaded; /* and its upload has a receipt */
-    uint8_t round_phase; /* linnet_secagg_phase at the last commit */
-    uint8_t profile;     /* linnet_profile of the newest plan; 0: none yet */
-    char note[200];      /* as it was at the last commit, for who asks the store alone */
+    uint8_t round_phase;    /* linnet_secagg_phase at the last commit */
+    uint8_t profile;        /* linnet_profile of the newest plan; 0: none yet */
+    char note[200];         /* as it was at the last commit, for who asks the store alone */
+    bool receipts_due;      /* the ledger may lack entries: ask before a round that spends privacy ... */
+    uint64_t receipts_next; /* ... from this round on */
 } device_record;
 
 /* A masked round in flight, as far as it is in memory. */
@@ -143,6 +145,8 @@ struct linnet_device {
 
     linnet_round_vault *vault, *own_vault; /* the config's or, without one, its own */
     secure_round round;
+    uint64_t n_recovered;  /* contributions that receipts have told of since the start */
+    bool receipts_failed;  /* no usable list came: check in before asking again */
     bool is_state_unknown; /* a commit may or may not be on the disk: only a new start can tell */
 
     linnet_buffer upload; /* value of KV_UPLOAD while an upload is under way */
@@ -166,7 +170,6 @@ linnet_status device_record_load(linnet_kv *kv, device_record *ret_record,
  * commit. */
 linnet_status device_commit(linnet_device *device, const device_record *next, const linnet_kv_item *items,
                             size_t n_items, linnet_error *err) LINNET_NODISCARD;
-#define DEVICE_COMMIT_ITEMS_MAX 8
 /** After a commit of which nobody knows whether it happened, nothing is done any more: IO. */
 linnet_status device_must_end(const linnet_device *device, linnet_error *err) LINNET_NODISCARD;
 /** The generation that the next commit will have, for values that are sealed for it. */
@@ -193,7 +196,8 @@ void device_wipe(linnet_buffer *buffer);
 void device_note(linnet_device *device, const char *format, ...) LINNET_PRINTF(2, 3);
 /** wake_ms = now + delay_ms + up to a quarter of it, and forget past failures. */
 void device_wait(linnet_device *device, uint64_t delay_ms);
-/** wake_ms by exponential back-off with full jitter, not before retry_after_ms. */
+/** wake_ms by exponential back-off with full jitter, not before retry_after_ms; in a masked round no longer
+ * than some of a phase. */
 void device_back_off(linnet_device *device, uint64_t retry_after_ms);
 linnet_status device_exchange_hello(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
 /** Seal, carry, open. *ret_is_answered false: no usable answer came, and the next poll is scheduled already.
@@ -314,6 +318,12 @@ linnet_status device_seen_pack(linnet_device *device, const linnet_ledger_entry 
 linnet_status device_seen_survivors(linnet_device *device, char ret_name[40], linnet_buffer *ret_record,
                                     linnet_error *err) LINNET_NODISCARD;
 
+/* ---- device_receipts.c ---- */
+/** Is the ledger to be completed before this task's rounds may be joined? */
+bool device_owes_receipts(const linnet_device *device);
+/** One exchange: ask for receipts, check them, add what the ledgers lack. */
+linnet_status device_ask_receipts(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
+
 /* ---- device_secure.c ---- */
 /** Go on with the round that the store holds, or drop it where its record is of no use. */
 linnet_status device_secure_load(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
@@ -326,7 +336,8 @@ linnet_status device_secure_join(linnet_device *device, const linnet_announcemen
                                  linnet_error *err) LINNET_NODISCARD;
 /** The next exchange of a round, or the farewell of one that was aborted (then has_farewell is set). */
 linnet_status device_secure_poll(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
-/** How long to wait after an upload: its answer names the pace of who has nothing to do, a round goes on. */
+/** The longest wait of those who are in a round, whose phases go on: after an upload, whose answer names the
+ * pace of who has nothing to do, and after failures. */
 uint64_t device_secure_delay(const linnet_device *device, uint64_t retry_after_ms);
 /** The stored upload is damaged or gone: the round is lost. */
 linnet_status device_secure_lose(linnet_device *device, linnet_error *err) LINNET_NODISCARD;

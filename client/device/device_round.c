@@ -153,6 +153,8 @@ static const char *announcement_refusal(const linnet_device *device, const linne
         return "the announced profile is not that of the plan";
     if (a->revocation_number < device->record.revocation_number)
         return "the announcement's revocation list goes back";
+    if (device_owes_receipts(device))
+        return "the ledger is not complete before the coordinator's receipts are here";
     const char *refusal = NULL;
     if (a->profile != LINNET_PROFILE_PLAIN)
         refusal = budget_refusal(device, a, chain, &planned->privacy, &spent);

@@ -54,7 +54,8 @@ static uint64_t pace_ms(const linnet_device *device)
 uint64_t device_secure_delay(const linnet_device *device, uint64_t retry_after_ms)
 {
     uint64_t pace = pace_ms(device);
-    return device->record.has_round && pace < retry_after_ms ? pace : retry_after_ms;
+    bool is_in_round = device->round.machine || device->record.has_round;
+    return is_in_round && pace > 0 && pace < retry_after_ms ? pace : retry_after_ms;
 }
 
 static void begin_phase(linnet_device *device)

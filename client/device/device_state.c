@@ -8,8 +8,9 @@
 #include "device_internal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
-#define STATE_VERSION 2 /* 2: masked rounds, at the end of the main record */
+#define STATE_VERSION 3 /* 2: masked rounds, at the end of the main record; 3: receipts, behind them */
 
 static linnet_status state_get(linnet_kv *kv, const char *name, linnet_buffer *bytes, linnet_error *err)
 {
@@ -137,11 +138,14 @@ static void record_pack(const device_record *r, linnet_buffer *b)
     linnet_buffer_append_u8(b, r->round_phase);
     linnet_buffer_append_u8(b, r->profile);
     linnet_buffer_append(b, r->note, sizeof(r->note));
+    linnet_buffer_append_u8(b, r->receipts_due);
+    linnet_buffer_append_le64(b, r->receipts_next);
 }
 
 static void record_read(linnet_reader *b, device_record *r)
 {
     uint32_t version = linnet_reader_le32(b);
+    r->receipts_due = true; /* of a program that asked for none */
     r->has_release = take_bool(b);
     r->version = linnet_reader_le64(b);
     take(b, r->release.bytes, LINNET_HASH_BYTES);
@@ -185,6 +189,10 @@ static void record_read(linnet_reader *b, device_record *r)
     r->profile = linnet_reader_u8(b);
     take(b, r->note, sizeof(r->note));
     r->note[sizeof(r->note) - 1] = '\0';
+    if (version < 3)
+        return;
+    r->receipts_due = take_bool(b);
+    r->receipts_next = linnet_reader_le64(b);
 }
 
 linnet_status device_record_load(linnet_kv *kv, device_record *ret_record, linnet_error *err)
@@ -238,25 +246,24 @@ linnet_status device_commit(linnet_device *device, const device_record *next, co
                             size_t n_items, linnet_error *err)
 {
     linnet_buffer bytes = {0};
-    linnet_kv_item all[DEVICE_COMMIT_ITEMS_MAX + 1];
+    linnet_kv_item few[8], *all = n_items < ARRAY_LEN(few) ? few : calloc(n_items + 1, sizeof(*all));
     device_record record = *next;
-    if (n_items > DEVICE_COMMIT_ITEMS_MAX)
-        return linnet_fail(err, LINNET_ERR_INTERNAL, "commit of %zu items", n_items);
+    if (!all)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "commit of %zu items", n_items);
     if (record.generation > 0)
         record.generation = device_next_generation(device);
     if (device->has_plan)
         record.profile = (uint8_t)device->plan.profile;
     memcpy(record.note, device->note, sizeof(record.note));
     record_pack(&record, &bytes);
-    if (bytes.failed) {
-        linnet_buffer_release(&bytes);
-        return linnet_fail(err, LINNET_ERR_NOMEM, "state record");
-    }
     all[0] = (linnet_kv_item){KV_RECORD, bytes.bytes, bytes.n_bytes};
     if (n_items > 0)
         memcpy(all + 1, items, n_items * sizeof(*items));
-    linnet_status status = put_record(device, &record, all, n_items + 1, err);
+    linnet_status status = bytes.failed ? linnet_fail(err, LINNET_ERR_NOMEM, "state record")
+                                        : put_record(device, &record, all, n_items + 1, err);
     linnet_buffer_release(&bytes);
+    if (all != few)
+        free(all);
     return status;
 }
 

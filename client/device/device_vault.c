@@ -3,7 +3,8 @@
 /* Sealed values of the store, and what becomes of them at a start (SECURE-AGGREGATION 7). The round key dies
  * with the power and knows how far the store had come. So a store that is older than the key, a copy of it in
  * another place, or one that has outlived its key holds nothing that may enter a round: neither the round in
- * flight nor a delta, finished or half trained, since either may have been uploaded already. */
+ * flight nor a delta, finished or half trained, since either may have been uploaded already; and its ledger
+ * may be short of what has left (device_receipts.c). */
 
 #include "device_internal.h"
 
@@ -98,8 +99,12 @@ linnet_status device_vault_attach(linnet_device *device, linnet_error *err)
     }
     if (status != LINNET_OK)
         return status;
-    bool is_gone = r->generation > 0 && linnet_round_vault_is_new(device->vault);
+    bool is_new = linnet_round_vault_is_new(device->vault), is_gone = r->generation > 0 && is_new;
     bool is_old = linnet_round_vault_generation(device->vault) > r->generation;
+    if (is_new || is_old) { /* the file is made behind a commit that keeps this */
+        device->record.receipts_due = true;
+        device->record.receipts_next = 0;
+    }
     if (!is_gone && !is_old)
         return LINNET_OK;
     if (r->delta != DELTA_NONE)

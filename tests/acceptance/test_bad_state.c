@@ -388,6 +388,61 @@ static void kills_at_random_moments_change_no_bit(void **state)
     }
 }
 
+/* Two rounds with noise, then one member comes back from a backup from before them, ledger and all, as after
+ * a reboot: its receipts tell it what it has spent. */
+static void a_restored_backup_spends_what_it_had_spent(void **state)
+{
+    (void)state;
+    pid_t members[3];
+    char runtime[] = "/dev/shm/linnet-backup-XXXXXX"; /* of its own, so that it can be lost */
+    const char *before = getenv("XDG_RUNTIME_DIR");
+    char *kept = before ? strdup(before) : NULL;
+    bool has_runtime = mkdtemp(runtime) && setenv("XDG_RUNTIME_DIR", runtime, 1) == 0;
+    put_text("noised.ini",
+             "[task]\nrounds = 9\n[adapter]\nrank = 2\nalpha = 2\n[training]\nlocal_steps = 1\n"
+             "batch_records = 1\ncontext_tokens = 16\nheld_out = 0\n[cohort]\ngoal = 3\nminimum = 3\n"
+             "over_selection = 1\ndeadline = 10m\npoll = 1s\n[secure]\nprofile = secure+dp\n"
+             "phase_deadline = 20s\n[privacy]\nmechanism = distributed\nnoise_multiplier = 0.7\nclip = 0.1\n"
+             "[encoding]\nring_bits = 32\nweight_unit_tokens = 0\n[aggregation]\nrule = ffa\n");
+    must_do("$K init --state noised --plan noised.ini --model $M --quiet");
+    server s = serve("noised", 0, "");
+    for (int i = 0; i < 3; i++)
+        enroll(member("noised", i), "noised", s.port);
+    must_do("cp -r noised-device-0 noised-backup");
+    for (int rounds = 2; rounds >= 1; rounds--) { /* two, then one more */
+        for (int i = 0; i < 3; i++)
+            members[i] = start_device(member("noised", i), rounds == 2 ? "--rounds 2" : "--rounds 1");
+        for (int i = 0; i < 3; i++)
+            assert_int_equal(end(members[i], 0), 0);
+        if (rounds == 1)
+            break;
+        must_do("rm -r noised-device-0 && mv noised-backup noised-device-0");
+        if (has_runtime)
+            must_do("rm -f %s/linnet-*.key", runtime);
+    }
+    double dp_epsilon[3];
+    for (int i = 0; i < 3; i++) {
+        json_t *status = result_of("$C status --state %s --json", member("noised", i));
+        dp_epsilon[i] = json_number_value(json_object_get(status, "dp_epsilon"));
+        assert_int_equal(json_integer_value(json_object_get(status, "accepted")), 3);
+        json_decref(status);
+    }
+    assert_true(dp_epsilon[0] > 0);
+    assert_memory_equal(&dp_epsilon[0], &dp_epsilon[1], sizeof(double)); /* to the last bit */
+    assert_memory_equal(&dp_epsilon[0], &dp_epsilon[2], sizeof(double));
+    stop(&s, SIGTERM);
+    must_do("$K audit --state noised --export noised.log --quiet"); /* and an auditor takes what came back */
+    must_do("$C status --state noised-device-0 --receipts noised.receipts --quiet");
+    json_t *verified = result_of("$K verify noised.log --receipts noised.receipts --json");
+    assert_int_equal(json_integer_value(json_object_get(verified, "flaws")), 0);
+    assert_int_equal(json_integer_value(json_object_get(verified, "included")), 3);
+    json_decref(verified);
+    if (has_runtime)
+        must_do("rm -r %s", runtime);
+    assert_int_equal(kept ? setenv("XDG_RUNTIME_DIR", kept, 1) : unsetenv("XDG_RUNTIME_DIR"), 0);
+    free(kept);
+}
+
 static void a_simulator_that_ends_leaves_no_process_behind(void **state)
 {
     (void)state;
@@ -494,6 +549,7 @@ int main(void)
         cmocka_unit_test_teardown(a_read_only_disk_is_said, clean_disk),
         cmocka_unit_test_teardown(devices_outlive_their_coordinator, acceptance_clean),
         cmocka_unit_test_teardown(kills_at_random_moments_change_no_bit, acceptance_clean),
+        cmocka_unit_test_teardown(a_restored_backup_spends_what_it_had_spent, acceptance_clean),
         cmocka_unit_test_teardown(a_simulator_that_ends_leaves_no_process_behind, acceptance_clean),
         cmocka_unit_test_teardown(an_interrupted_training_goes_on_to_the_same_bits, acceptance_clean),
         cmocka_unit_test_teardown(an_interrupted_setup_is_told_apart_from_a_state, acceptance_clean),

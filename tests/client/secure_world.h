@@ -9,6 +9,7 @@
  */
 
 #include "client/device_world.h"
+#include "linnet/receipt_list.h"
 #include "linnet/round_vault.h"
 
 #define SECURE_PLAN                                                                                          \
@@ -135,6 +136,14 @@ static inline linnet_status store_put(void *context, const linnet_kv_item *items
 
 typedef struct secure_world secure_world;
 
+/* What was accepted, as a coordinator keeps it. */
+typedef struct contribution {
+    linnet_buffer announced; /* Signed */
+    linnet_announcement announcement;
+    linnet_receipt receipt;
+    linnet_signature upload;
+} contribution;
+
 typedef struct agent {
     secure_world *sw;
     store store;
@@ -149,7 +158,9 @@ typedef struct agent {
     size_t n_sent[LINNET_ROUND_ABORT + 1];
     linnet_buffer header, upload;
     bool is_accepted;
+    contribution accepted[16];
     size_t n_accepted, n_joins;
+    size_t n_asked;              /* for its receipts */
     linnet_hash echoes[16];      /* of uploads that began, over all rounds */
     linnet_hash echo_chains[16]; /* and their T2 */
     linnet_hash echo_deltas[16]; /* and the delta that each was made of */
@@ -194,6 +205,20 @@ struct secure_world {
     uint32_t flips_bit;        /* of the next message to agent 0; 0: none */
     bool loses_answers;
     size_t n_exchanges;
+    size_t receipts_page; /* items of an answer; 0: all */
+    enum receipt_lie {
+        RECEIPTS_ARE_GIVEN,
+        RECEIPTS_ARE_REFUSED,
+        RECEIPTS_ARE_HIDDEN,
+        RECEIPTS_OF_STRANGER,      /* another coordinator's signature of the receipt ... */
+        RECEIPTS_OF_STRANGE_ROUND, /* ... and of the announcement */
+        RECEIPTS_OF_OTHER_TASK,
+        RECEIPTS_OF_OTHER_DEVICE,
+        RECEIPTS_OF_OTHER_UPLOAD, /* signed by the coordinator, never made by the device */
+        RECEIPTS_OF_NO_NOISE,     /* an announcement whose noise no device would have added */
+        RECEIPTS_TWICE,
+        RECEIPTS_CUT,
+    } receipt_lie;
 };
 
 static inline linnet_status secure_read(void *context, uint32_t owner, size_t offset, void *bytes,
@@ -548,6 +573,8 @@ static inline void secure_take(secure_world *sw, agent *a, uint32_t kind, const 
     case LINNET_ROUND_COMPLAINT:
         a->n_sent[kind]++;
         break;
+    case LINNET_ROUND_RECEIPTS: /* answered before */
+        break;
     case LINNET_ROUND_ABORT:
         a->n_sent[kind]++;
         if (linnet_secagg_server_index(sw->server, &a->id) < 0) { /* its advert never came */
@@ -561,12 +588,85 @@ static inline void secure_take(secure_world *sw, agent *a, uint32_t kind, const 
     assert_ok(status, &err);
 }
 
+static inline void secure_keep(agent *a, const linnet_receipt *receipt, const linnet_signature *upload)
+{
+    fake *f = a->sw->w->f;
+    assert_true(a->n_accepted < ARRAY_LEN(a->accepted));
+    contribution *c = &a->accepted[a->n_accepted++];
+    c->announcement = f->announcement;
+    c->receipt = *receipt;
+    c->upload = *upload;
+    linnet_buffer_append(&c->announced, f->signed_announcement.bytes, f->signed_announcement.n_bytes);
+}
+
+/* The announcement of an item, signed again after a change. */
+static inline void secure_sign_again(const linnet_identity *identity, linnet_announcement a,
+                                     linnet_buffer *ret_signed)
+{
+    linnet_buffer body = {0};
+    linnet_error err = {0};
+    linnet_hash hash;
+    assert_ok(linnet_announcement_pack(&a, &body, &err), &err);
+    fake_sign(identity, LINNET_LABEL_ANNOUNCE, &body, ret_signed, &hash);
+    linnet_buffer_release(&body);
+}
+
+static inline void secure_add_receipt(const secure_world *sw, const contribution *c, linnet_buffer *raw)
+{
+    const fake *f = sw->w->f;
+    linnet_error err = {0};
+    uint8_t bytes[LINNET_SIGNED_RECEIPT_BYTES];
+    linnet_receipt receipt = c->receipt;
+    linnet_announcement a = c->announcement;
+    linnet_buffer announced = {0};
+    receipt.device_id.bytes[0] ^= sw->receipt_lie == RECEIPTS_OF_OTHER_DEVICE;
+    receipt.echo.bytes[0] ^= sw->receipt_lie == RECEIPTS_OF_OTHER_UPLOAD;
+    a.task[0] ^= sw->receipt_lie == RECEIPTS_OF_OTHER_TASK;
+    if (sw->receipt_lie == RECEIPTS_OF_NO_NOISE)
+        a.m_min = 3, a.n_max = LINNET_COHORT_MAX, a.corrupt_permille = 300;
+    secure_sign_again(sw->receipt_lie == RECEIPTS_OF_STRANGE_ROUND ? f->stranger : f->identity, a,
+                      &announced);
+    linnet_receipt_sign(&receipt, sw->receipt_lie == RECEIPTS_OF_STRANGER ? f->stranger : f->identity, bytes);
+    const linnet_receipt_item item = {.announcement = announced.bytes,
+                                      .n_announcement = announced.n_bytes,
+                                      .receipt = bytes,
+                                      .upload = c->upload};
+    for (int i = 0; i < (sw->receipt_lie == RECEIPTS_TWICE ? 2 : 1); i++)
+        assert_ok(linnet_receipt_list_add(raw, &item, &err), &err);
+    linnet_buffer_release(&announced);
+}
+
+static inline void secure_receipts(secure_world *sw, agent *a, const linnet_frame *frame,
+                                   linnet_answer *answer, linnet_buffer *raw)
+{
+    size_t n = 0;
+    assert_int_equal(frame->n_raw, LINNET_RECEIPT_QUERY_BYTES);
+    a->n_asked++;
+    if (sw->receipt_lie == RECEIPTS_ARE_REFUSED)
+        answer->code = LINNET_ANSWER_REFUSED;
+    if (sw->receipt_lie == RECEIPTS_ARE_REFUSED || sw->receipt_lie == RECEIPTS_ARE_HIDDEN)
+        return;
+    for (size_t i = 0; i < a->n_accepted && (sw->receipts_page == 0 || n < sw->receipts_page); i++)
+        if (a->accepted[i].announcement.round >= linnet_load_le64(frame->raw)) {
+            secure_add_receipt(sw, &a->accepted[i], raw);
+            n++;
+        }
+    if (sw->receipt_lie == RECEIPTS_CUT && n > 0)
+        raw->n_bytes--;
+}
+
 static inline void secure_round(secure_world *sw, agent *a, const linnet_frame *frame, linnet_answer *answer,
                                 linnet_buffer *raw)
 {
+    static const linnet_hash none;
     linnet_round_message message;
     linnet_error err = {0};
     assert_ok(linnet_round_message_unpack(frame->header, frame->n_header, &message, &err), &err);
+    if (message.kind == LINNET_ROUND_RECEIPTS) {
+        assert_memory_equal(&message.announcement, &none, sizeof(none));
+        secure_receipts(sw, a, frame, answer, raw);
+        return;
+    }
     if (!linnet_hash_equal(&message.announcement, &sw->w->f->chain)) {
         answer->code = LINNET_ANSWER_GONE; /* of a round before */
         return;
@@ -657,7 +757,11 @@ static inline void secure_upload(secure_world *sw, agent *a, const linnet_frame 
     assert_memory_equal(&echo, &header.echo, sizeof(echo));
     if (!a->is_accepted) {
         a->is_accepted = true;
-        a->n_accepted++;
+        const linnet_receipt kept = {.chain = header.chain,
+                                     .echo = echo,
+                                     .device_id = header.device_id,
+                                     .sequence = a->n_accepted + 1};
+        secure_keep(a, &kept, &signed_header.signature);
         assert_ok(
             linnet_secagg_server_masked(sw->server, &a->id, &echo, &signed_header.signature, true, &err),
             &err);
@@ -815,6 +919,8 @@ static inline void secure_destroy(secure_world *sw)
         linnet_buffer_release(&a->header);
         linnet_buffer_release(&a->upload);
         linnet_buffer_release(&a->traffic);
+        for (size_t j = 0; j < a->n_accepted; j++)
+            linnet_buffer_release(&a->accepted[j].announced);
     }
     for (size_t i = 0; i < sw->n_puppets; i++) {
         linnet_secagg_device_destroy(sw->puppets[i].machine);

@@ -998,7 +998,7 @@ static void a_state_of_a_newer_program_is_refused(void **state)
         assert_int_equal(linnet_device_create(&w->config, w->now_ms, &w->device, &err),
                          LINNET_ERR_UNSUPPORTED);
         assert_non_null(strstr(err.message, "newer"));
-        linnet_store_le32(bytes.bytes, 2);
+        linnet_store_le32(bytes.bytes, 3);
         for (size_t n = 0; n < bytes.n_bytes; n++) { /* cut anywhere: damaged, not half read */
             item = (linnet_kv_item){names[i], bytes.bytes, n};
             assert_ok(w->kv.put(w->kv.context, &item, 1, &err), &err);

@@ -302,6 +302,43 @@ static void a_certificate_without_the_device_frees_its_delta(void **state)
     secure_destroy(sw);
 }
 
+/* ---- failures of the network ---- */
+
+static linnet_status no_http(void *context, const linnet_http_request *request, size_t n_body_max,
+                             linnet_http_response *ret_response, linnet_error *err)
+{
+    (void)context;
+    (void)request;
+    (void)n_body_max;
+    (void)ret_response;
+    return linnet_fail(err, LINNET_ERR_IO, "no network");
+}
+
+/* However often it has failed, whoever is in a round is back before the phase is over. */
+static void no_back_off_sleeps_through_a_phase(void **state)
+{
+    (void)state;
+    secure_world *sw = one_ready();
+    agent *a = &sw->agents[0];
+    int64_t wake_ms = 0, phase_ms = 1000 * (int64_t)sw->w->f->plan.phase_deadline_s;
+    agent_until(a, "sharing");
+    agent_kill(a);
+    a->config.http = no_http;
+    agent_start(a);
+    for (int i = 0; i < 30; i++) {
+        agent_step(a);
+        (void)linnet_device_next(a->device, &wake_ms);
+        assert_true(agent_is_in(a, "sharing"));
+        assert_in_range(wake_ms - sw->w->now_ms, 1, phase_ms / 8 + 1);
+    }
+    agent_kill(a);
+    a->config.http = secure_http;
+    agent_start(a);
+    secure_until_opened(sw);
+    assert_int_equal(secure_participants(sw), 1);
+    secure_destroy(sw);
+}
+
 /* ---- old copies of the state ---- */
 
 static void restore_copy(agent *a, const store_state *copy)
@@ -1149,6 +1186,7 @@ int main(void)
         cmocka_unit_test(a_certificate_without_the_device_frees_its_delta),
         cmocka_unit_test(no_old_copy_of_the_state_brings_a_spent_delta_back),
         cmocka_unit_test(an_old_copy_in_mid_round_is_a_drop_out),
+        cmocka_unit_test(no_back_off_sleeps_through_a_phase),
         cmocka_unit_test(a_reboot_in_mid_round_drops_it_and_keeps_the_ledger),
         cmocka_unit_test(of_two_clones_only_one_has_the_delta),
         cmocka_unit_test(a_state_from_another_machine_is_refused),

@@ -211,8 +211,9 @@ typedef struct linnet_device_report {
     uint64_t version;  /* newest release known */
     uint64_t round;    /* last joined */
     uint64_t n_contributions, bytes_up, bytes_down; /* accepted uploads; bodies sent and received */
-    uint32_t step, n_steps;                         /* of the training in progress */
-    double train_loss;                              /* of the last step */
+    uint64_t n_recovered;   /* of the contributions: those that receipts have told this process about */
+    uint32_t step, n_steps; /* of the training in progress */
+    double train_loss;      /* of the last step */
     bool has_held_out_loss;
     double held_out_loss;            /* of the installed adapter */
     linnet_hash installed, previous; /* adapters in use and before; zero: none */
