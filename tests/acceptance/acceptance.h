@@ -15,7 +15,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#define DEADLINE_MS 60000 /* for anything that is waited for: a test that fails, fails late */
+#define DEADLINE_MS 240000 /* for anything that is waited for: a test that fails, fails late */
 
 /** Group fixtures: make and enter the scratch folder; end what is left running, remove the folder. */
 int acceptance_set_up(void **state);

@@ -375,7 +375,7 @@ static void kills_at_random_moments_change_no_bit(void **state)
         char calm[128], options[256];
         (void)snprintf(
             options, sizeof(options),
-            "--model $M --data $D --plan %s --devices 3 --rounds 7 --seed 3 --baselines off --json",
+            "--model $M --data $D --plan %s --devices 3 --rounds 5 --seed 3 --baselines off --json",
             plans[i]);
         must_do(SIM " run %s --out calm-%zu", options, i);
         must_do(SIM " run %s --processes --scenario scenario.ini --out killed-%zu", options, i);
