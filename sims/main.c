@@ -21,6 +21,9 @@ typedef struct run_options {
 } run_options;
 
 #define SPLITS "client|iid|dirichlet"
+/* A device that is killed once it has committed to a masked round, and before it joins, is lost to it: the
+ * others wait so long for it, and try again. */
+#define PROCESSES_DEADLINE_S 60
 
 /* The folder of this program, for the other two programs and the bundled model. */
 static void program_folder(char folder[4096])
@@ -88,6 +91,8 @@ static linnet_status load_plan(const run_options *options, size_t n_awake, linne
     ret_plan->rounds = (uint32_t)options->rounds;
     if (options->processes && ret_plan->poll_s > 1)
         ret_plan->poll_s = 1; /* real seconds: nobody waits for a watch to wake up */
+    if (options->processes && ret_plan->deadline_s > PROCESSES_DEADLINE_S)
+        ret_plan->deadline_s = PROCESSES_DEADLINE_S;
     return linnet_plan_check(ret_plan, err);
 }
 
