@@ -55,7 +55,7 @@ static linnet_simulation_config small_run(void)
     config.plan.minimum = 5;
     config.plan.survivors = 5;
     config.plan.phase_deadline_s = 20;
-    config.plan.deadline_s = 60; /* of a round that a killed device cannot join any more */
+    config.plan.deadline_s = 25; /* of a round that a killed device cannot join any more */
     config.plan.over_selection = 1;
     config.plan.rounds = 3;
     config.plan.local_steps = 4;
