@@ -153,7 +153,7 @@ static void use_processes(linnet_simulation_config *config)
 static void kill_processes(linnet_simulation_config *config)
 {
     config->processes = true;
-    config->scenario.kills = 12;
+    config->scenario.kills = testing_size("kills", 12, 4);
 }
 
 static void any_number_of_threads_gives_the_same_adapter(void **state)
