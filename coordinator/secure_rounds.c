@@ -374,13 +374,18 @@ static linnet_status take_arrow(arrow *a, linnet_error *err)
     return status;
 }
 
+static int64_t phase_ms(const linnet_coordinator *c)
+{
+    return (int64_t)c->plan.phase_deadline_s * 1000;
+}
+
 static arrow arrow_of(linnet_coordinator *c, const linnet_round_row *row, linnet_round_state to,
                       int64_t now_ms)
 {
     return (arrow){.coordinator = c,
                    .round = row->number,
                    .now_ms = now_ms,
-                   .deadline_ms = now_ms + (int64_t)c->plan.phase_deadline_s * 1000,
+                   .deadline_ms = now_ms + phase_ms(c),
                    .from = row->state,
                    .to = to};
 }
@@ -399,11 +404,6 @@ static linnet_status give_up(linnet_coordinator *c, const linnet_round_row *row,
 /* ---- what is due ---- */
 
 typedef enum verdict { STAY, GO_ON, GIVE_UP } verdict;
-
-static int64_t phase_ms(const linnet_coordinator *c)
-{
-    return (int64_t)c->plan.phase_deadline_s * 1000;
-}
 
 /* Where enough are there, the roster waits for more, but only one phase; the deadline runs from the first
  * advert. */
