@@ -25,8 +25,7 @@ static const char *const trial_warning =
 
 static const char *const separate_authority =
     "The enrolment authority is not the operator, the coordinator says: where that is so, masked sums are "
-    "kept "
-    "from a malicious operator, too, as long as at most C devices of a roster are with it.";
+    "kept from a malicious operator, too, as long as at most C devices of a roster are with it.";
 
 static void put_hex(json_t *object, const char *name, const void *bytes, size_t n_bytes)
 {
@@ -409,8 +408,8 @@ const linnet_command client_command_data = {"data", NULL, "Add texts to this dev
 
 /* ---- forget ---- */
 
-/* Zeros first: a deleted file's blocks stay readable on many disks. Flash may keep old copies all the same.
- */
+/* Zeros first: a deleted file's blocks stay readable on many disks. Flash may keep old copies all the
+ * same. */
 static void overwrite(const char *path)
 {
     static const uint8_t zeros[65536];

@@ -6,8 +6,8 @@
  *   server/         the optimiser's state         serve.lock        held by the one process that serves
  *   transcript.log  heads of the transcript, unless it is kept elsewhere (witness.c)
  *   sums/           opened sums of a step whose other cohorts are not there yet
- * Init works in place and takes back what it made when it fails; the store's format row is its last commit.
- */
+ * Init works in place and takes back what it made when it fails; the store's format row is its last
+ * commit. */
 #include "state.h"
 
 #include "linnet/file.h"

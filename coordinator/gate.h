@@ -11,8 +11,8 @@ typedef struct linnet_verdict {
     bool is_rejected;
     double loss_before, loss_after;
 } linnet_verdict;
-/** RANGE: the gate failed, or there is none and the plan wants one. BUSY, NOMEM, NO_SPACE: ask again later.
- */
+/** RANGE: the gate failed, or there is none and the plan wants one. BUSY, NOMEM, NO_SPACE: ask again
+ * later. */
 linnet_status linnet_gate_judge(linnet_coordinator *coordinator, const linnet_adapter *release,
                                 const linnet_adapter *candidate, linnet_verdict *ret_verdict,
                                 linnet_error *err) LINNET_NODISCARD;

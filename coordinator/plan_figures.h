@@ -34,8 +34,8 @@ typedef enum linnet_plan_verdict {
 const char *linnet_plan_verdict_name(linnet_plan_verdict verdict);
 
 /** Noise against signal in one round that `goal` devices a cohort complete, as L2 norms, in the units of the
- * weights. Whole deltas: of the mean delta. record-local: of the gradient, averaged over steps and devices.
- */
+ * weights. Whole deltas: of the mean delta. record-local: of the gradient, averaged over steps and
+ * devices. */
 typedef struct linnet_noise_figures {
     linnet_privacy privacy;
     double noise_norm;  /* expected */

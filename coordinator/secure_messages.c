@@ -7,9 +7,10 @@
  *
  *   ROSTER   M2, until it has shared
  *   SHARERS  M4 to a sharer whose upload is not there
- *   FROZEN   to survivors M6, until it has attested or there is a certificate, then M8, until it has
- * unmasked; to sharers that are no survivors M8: it gives them their delta back over     nothing but the
- * word; those sharers still get M8 */
+ *   FROZEN   to a survivor M6, until it has attested or there is a certificate, then M8, until it has
+ *            unmasked; to a sharer that is no survivor M8, which gives it its delta back
+ *   over     nothing but the word; those sharers still get M8
+ */
 #include "state.h"
 
 #define MESSAGE_ID_AT LINNET_HASH_BYTES /* every message starts with a hash and the sender's id */
@@ -452,8 +453,8 @@ static linnet_status answer(const round_job *job, linnet_store_txn *txn, linnet_
 
 /* ---- the request ---- */
 
-/* Take the message where the round still goes on. ret_is_heard: an answer by the state of the round is due.
- */
+/* Take the message where the round still goes on. ret_is_heard: an answer by the state of the round is
+ * due. */
 static linnet_status hear(round_job *job, const linnet_hash *announcement, linnet_reply *reply,
                           bool *ret_is_heard, linnet_error *err)
 {

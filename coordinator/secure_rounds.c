@@ -358,8 +358,8 @@ static linnet_status put_arrow(linnet_store_txn *txn, void *context, linnet_erro
     return status == LINNET_OK ? put_object(txn, a, err) : status;
 }
 
-/* Commit an arrow; where that fails the machine in memory is ahead of its rows and is made again from them.
- */
+/* Commit an arrow; where that fails the machine in memory is ahead of its rows and is made again from
+ * them. */
 static linnet_status take_arrow(arrow *a, linnet_error *err)
 {
     linnet_coordinator *c = a->coordinator;

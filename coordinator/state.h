@@ -268,8 +268,7 @@ linnet_status linnet_uploads_handle(linnet_coordinator *coordinator, int64_t now
                                     const uint8_t *raw, size_t n_raw, linnet_reply *reply,
                                     linnet_error *err) LINNET_NODISCARD;
 
-/* ---- spool.c: one file an upload, spool/<round>/<device id>: the signed echo, then the packed vectors ----
- */
+/* ---- spool.c: spool/<round>/<device id>, one file an upload: the signed echo, then packed vectors ---- */
 typedef struct linnet_spool_id {
     uint64_t round;
     linnet_device_id device;
@@ -287,8 +286,8 @@ linnet_status linnet_spool_check(linnet_coordinator *coordinator, const linnet_s
 /** fsync of the file and its directories. IO: the process must end. */
 linnet_status linnet_spool_sync(linnet_coordinator *coordinator, const linnet_spool_id *id,
                                 linnet_error *err) LINNET_NODISCARD;
-/** Add a complete file's vectors to sums (all coordinates of all vectors, one after the other), modulo 2^32.
- */
+/** Add a complete file's vectors to sums (all coordinates of all vectors, one after the other), modulo
+ * 2^32. */
 linnet_status linnet_spool_fold(linnet_coordinator *coordinator, const linnet_spool_id *id,
                                 const linnet_ring_spec *specs, size_t n_specs, uint32_t *sums,
                                 linnet_error *err) LINNET_NODISCARD;

@@ -683,8 +683,8 @@ static linnet_status attestations_check(const linnet_secagg_device *device, cons
     return LINNET_OK;
 }
 
-/* One entry for each other sharer: b_share of a survivor, s_share of a drop-out, decided by the one bitmap.
- */
+/* One entry for each other sharer: b_share of a survivor, s_share of a drop-out, decided by the one
+ * bitmap. */
 static linnet_status make_unmask(linnet_secagg_device *device, const uint8_t *u3, const linnet_hash *t3,
                                  linnet_error *err)
 {

@@ -3,8 +3,8 @@
 /* The round record of a device (SECURE-AGGREGATION 7): what a process that was killed needs to go on in the
  * same round with the same bytes. It holds round secrets, and is sealed by who stores it. Fields stand in the
  * order of the phases, little-endian, each list as long as the phase and the roster say; mask keys are
- * derived again. What is left out are the phases that have no secret to keep: before M3, aborted, excluded.
- */
+ * derived again. What is left out are the phases that have no secret to keep: before M3, aborted,
+ * excluded. */
 
 #include "secagg_device.h"
 

@@ -39,8 +39,8 @@ linnet_status linnet_secagg_params_check(const linnet_secagg_params *params,
                                          linnet_error *err) LINNET_NODISCARD;
 
 /** Verify certificate and signature, then parse: of this announcement, certified, not revoked, in the
- * consortium, keys usable and different. Whether the keys differ from other members' is the caller's check.
- */
+ * consortium, keys usable and different. Whether the keys differ from other members' is the caller's
+ * check. */
 linnet_status linnet_secagg_advert_open(const uint8_t *advert, const linnet_hash *announcement,
                                         const linnet_secagg_trust *trust, linnet_secagg_member *ret_member,
                                         linnet_error *err) LINNET_NODISCARD;

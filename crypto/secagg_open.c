@@ -63,8 +63,8 @@ bool linnet_secagg_server_can_open(const linnet_secagg_server *server)
 
 /* ---- one secret ---- */
 
-/* Does this scalar give what the owner's advert says: cb for r_b of a survivor, pk_x for r_s of a drop-out?
- */
+/* Does this scalar give what the owner's advert says: cb for r_b of a survivor, pk_x for r_s of a
+ * drop-out? */
 static bool secret_fits(const linnet_secagg_server *server, uint32_t owner, const linnet_scalar *secret)
 {
     const linnet_secagg_member *m = &server->members[owner].member;

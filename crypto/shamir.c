@@ -85,8 +85,8 @@ typedef struct wide {
     uint32_t limbs[DRAW_BYTES / 4]; /* least significant first */
 } wide;
 
-/* sum += factor x scalar, without reducing: sum has room for far more such terms than a step of Horner's has.
- */
+/* sum += factor x scalar, without reducing: sum has room for far more such terms than a step of Horner's
+ * has. */
 static void wide_add_product(wide *sum, uint32_t factor, const linnet_scalar *scalar)
 {
     uint64_t carry = 0;

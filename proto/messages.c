@@ -184,8 +184,8 @@ static linnet_status dp_record_check(const linnet_announcement *a, linnet_error 
 }
 
 /* With differential privacy nothing but one clipped and noised vector and the count of participants leaves a
- * device (SECURE-AGGREGATION 2.7): no weights, no other lane, and no second noised vector beside the first.
- */
+ * device (SECURE-AGGREGATION 2.7): no weights, no other lane, and no second noised vector beside the
+ * first. */
 static linnet_status dp_vectors_check(const linnet_announcement *a, linnet_error *err)
 {
     bool has_lanes = false;

@@ -47,8 +47,8 @@ static uint32_t weight_max_of(const linnet_plan *plan)
     return plan->mechanism == LINNET_DP_NONE ? plan->weight_max : 1;
 }
 
-/* The largest q that the ring allows for a whole cohort, or the planned width of a value where that is less.
- */
+/* The largest q that the ring allows for a whole cohort, or the planned width of a value where that is
+ * less. */
 static uint32_t planned_clamp(const linnet_plan *plan)
 {
     uint32_t clamp = linnet_ring_clamp_max(plan->ring_bits, linnet_plan_join_max(plan), weight_max_of(plan));

@@ -143,8 +143,7 @@ static const linnet_plan_key_info keys[] = {
      "times", "a device installs an adapter whose held-out loss is at most this factor of the present one's"},
     {KEY("evaluation", "gate_tolerance"), LINNET_PLAN_NUMBER, AT(gate_tolerance), 0, 100, NULL, "times",
      "the coordinator releases an adapter only if its loss on the operator's held-out records is at most "
-     "this "
-     "factor of the present one's; needs serve --gate; 0: no gate"},
+     "this factor of the present one's; needs serve --gate; 0: no gate"},
 };
 
 const linnet_plan_key_info *linnet_plan_key_at(size_t i)
@@ -223,8 +222,8 @@ static void preset_clinics(linnet_plan *plan)
     plan->weight_unit_tokens = 3072;
 }
 
-/* One cohort as large as there is: noise in the mean is z clip sqrt(d) / n, and every cohort carries its own.
- */
+/* One cohort as large as there is: noise in the mean is z clip sqrt(d) / n, and every cohort carries its
+ * own. */
 static void preset_wearables_dp(linnet_plan *plan)
 {
     preset_wearables(plan);

@@ -654,8 +654,7 @@ static const char *checkpoint_flaw(const verifier *v, const linnet_receipts *rec
         return "the last announcement that the device saw is not signed by the coordinator";
     if (!has_entry(v->log, LINNET_LOG_ANNOUNCE, a.round, &hash, &at))
         return "the device's last checkpoint is not on this log's chain: the log is older than the device, "
-               "went "
-               "back, or is a fork";
+               "went back, or is a fork";
     if (at == 0 || !linnet_hash_equal(&v->log->entries[at - 1].head, &a.checkpoint))
         return "the device's last checkpoint is not the head before its announcement";
     return NULL;

@@ -24,8 +24,8 @@
             fail_msg("%s: %s", linnet_status_name(status_), (err)->message);                                 \
     } while (0)
 
-/** "shared folder/name" in a static buffer, or NULL (after saying so) where the shared material is not there.
- */
+/** "shared folder/name" in a static buffer, or NULL (after saying so) where the shared material is not
+ * there. */
 static inline const char *testing_shared(const char *name)
 {
     static char path[4096];

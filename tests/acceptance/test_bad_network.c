@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a network and its people do to a fleet: bad invites, lost answers, eavesdroppers who replay and alter,
- * noise, slow peers, proxies, revoked devices. Nothing is enrolled, counted or changed by what should not be.
- */
+ * noise, slow peers, proxies, revoked devices. Nothing is enrolled, counted or changed by what should not
+ * be. */
 #include "acceptance.h"
 #include "relay.h"
 
@@ -14,8 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* What a coordinator has decided so far, as one text: rounds, devices, transcript; without times and traffic.
- */
+/* What a coordinator has decided so far, as one text: rounds, devices, transcript; without times and
+ * traffic. */
 static linnet_buffer decisions(const char *coordinator)
 {
     static const char *const commands[] = {"rounds", "devices", "audit"};

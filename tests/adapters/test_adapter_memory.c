@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The n-th allocation fails, for every n: each call says NOMEM, leaves its outputs alone and leaks nothing
  * (the last under a sanitizer). The linker puts the functions below in front of the library's own calls;
- * jansson's are left alone: version 2.14 reads and writes past a block after a failed allocation of its own.
- */
+ * jansson's are left alone: version 2.14 reads and writes past a block after a failed allocation of its
+ * own. */
 #include "fixture.h"
 
 #include "linnet/aggregate.h"

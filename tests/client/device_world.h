@@ -2,8 +2,8 @@
 #ifndef DEVICE_WORLD_H
 #define DEVICE_WORLD_H
 
-/* A device with everything it needs, against the fake coordinator, on a clock that only moves when it waits.
- */
+/* A device with everything it needs, against the fake coordinator, on a clock that only moves when it
+ * waits. */
 
 #include "client/fake_coordinator.h"
 #include "client/tiny_tokenizer.h"

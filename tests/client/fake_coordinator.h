@@ -4,8 +4,8 @@
 
 /* A coordinator of one device, in memory, that can be told to lie, to forget and to be slow. It keeps every
  * byte that a device uploads and fails the test at once where two uploads of one round differ. Beside it the
- * world of a device: a tiny random model, a tiny tokenizer, some records, a store that outlives the device.
- */
+ * world of a device: a tiny random model, a tiny tokenizer, some records, a store that outlives the
+ * device. */
 
 #include "linnet/channel.h"
 #include "linnet/device.h"

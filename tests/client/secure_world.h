@@ -5,8 +5,8 @@
 /* Masked rounds of real agents against a coordinator in memory that plays the other half of the protocol with
  * the real server machine, and puppets: members that are only protocol machines. It keeps every message and
  * fails the test at once where a device sends other bytes for the same thing. It can be told to stop at a
- * phase, to lie, and to forget; the store of a device can be told to fail, and is copied after each commit.
- */
+ * phase, to lie, and to forget; the store of a device can be told to fail, and is copied after each
+ * commit. */
 
 #include "client/device_world.h"
 #include "linnet/receipt_list.h"
@@ -696,8 +696,8 @@ static inline void agent_open_delta(const agent *a, linnet_buffer *ret_delta)
     linnet_buffer_release(&sealed);
 }
 
-/* The first byte of an M5. Property 20: its delta is in no other one, but where a certificate left that out.
- */
+/* The first byte of an M5. Property 20: its delta is in no other one, but where a certificate left that
+ * out. */
 static inline void secure_see_echo(agent *a, const linnet_hash *chain, const linnet_hash *echo)
 {
     linnet_buffer delta = {0};

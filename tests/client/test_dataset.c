@@ -188,8 +188,8 @@ static void expect_ids(const tiny *v, const char *line, uint32_t context, bool e
     linnet_buffer_release(&bytes);
 }
 
-/* In the tiny vocabulary: 1 begin, 2 end, 3 newline, 4 a, 5 b, 6 c, 7 ab, 11 x, 14 " a"; a prefix is added.
- */
+/* In the tiny vocabulary: 1 begin, 2 end, 3 newline, 4 a, 5 b, 6 c, 7 ab, 11 x, 14 " a"; a prefix is
+ * added. */
 static void records_become_ids_and_are_cut_by_the_rules(void **state)
 {
     (void)state;

@@ -36,8 +36,8 @@ static void a_device_contributes_and_installs(void **state)
     world_destroy(w);
 }
 
-/* The uploaded bytes are the delta that training from the release gives, and the lanes say what they should.
- */
+/* The uploaded bytes are the delta that training from the release gives, and the lanes say what they
+ * should. */
 static void what_is_uploaded_is_the_clipped_delta_and_the_lanes(void **state)
 {
     (void)state;

@@ -1141,8 +1141,8 @@ static void two_tasks_draw_on_one_budget(void **state)
     budget_close(&b);
 }
 
-/* Killed between the ledger and the store, or with the store failing: too much is counted, never too little.
- */
+/* Killed between the ledger and the store, or with the store failing: too much is counted, never too
+ * little. */
 static void a_kill_never_counts_too_little(void **state)
 {
     (void)state;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Policies and consortium lists: what is read, what is refused and how it is said, and what every floor
- * means.
- */
+/* Policies and consortium lists: what is read, what is refused and how it is said, and what every
+ * floor means. */
 #include "linnet/device.h"
 
 #include <locale.h>

@@ -136,8 +136,8 @@ static void a_contribution_beyond_the_clip_counts_as_the_clip(void **state)
     scene_end(&s);
 }
 
-/* The noise itself aside: what the bound does to single vectors, through a fold with seeded noise taken off.
- */
+/* The noise itself aside: what the bound does to single vectors, through a fold with seeded noise taken
+ * off. */
 static void a_scaled_contribution_is_within_the_bound_and_nearly_at_it(void **state)
 {
     (void)state;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Robust rules in rounds: over single contributions read from the spool, compared with the rule on whole
- * vectors; over the sums of cohorts, made up here. And the clip of the step, and the influence that is kept.
- */
+ * vectors; over the sums of cohorts, made up here. And the clip of the step, and the influence that is
+ * kept. */
 #include "fixture.h"
 
 #include "coordinator/combine.h"

@@ -189,8 +189,8 @@ static const json_t *field(const json_t *object, const char *name)
     return value;
 }
 
-/* A refused plan ends with 1 and its reason, a useless one with 0 and a loud line; all before anyone trains.
- */
+/* A refused plan ends with 1 and its reason, a useless one with 0 and a loud line; all before anyone
+ * trains. */
 static void plan_check_tells_promise_price_and_use(void **state)
 {
     (void)state;

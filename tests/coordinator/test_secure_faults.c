@@ -188,8 +188,8 @@ static bool fleet_run(scene *s, member *m, bool *has_receipt)
     return false;
 }
 
-/* Every receipt names a contribution that is there; complete: all are there, once, and led to this adapter.
- */
+/* Every receipt names a contribution that is there; complete: all are there, once, and led to this
+ * adapter. */
 static void assert_nothing_lost(scene *s, const member *m, const bool *has_receipt, const linnet_hash *want)
 {
     linnet_error err = {0};

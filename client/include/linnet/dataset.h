@@ -4,8 +4,8 @@
 
 /* JSON Lines of records: {"text"}, {"prompt","completion"} or {"messages":[{"role","content"}]}, each with an
  * optional "client" and "unit" (all records of one unit, a patient's say, are one contribution to
- * record-level privacy); other keys are ignored. How a record becomes ids and is cut: DESIGN.md, section 2.
- */
+ * record-level privacy); other keys are ignored. How a record becomes ids and is cut: DESIGN.md, section
+ * 2. */
 
 #include "linnet/model.h"
 #include "linnet/tokenizer.h"
@@ -54,8 +54,8 @@ typedef struct linnet_encoding {
     bool end_token; /* completions, texts and assistant contents end with end-of-text, which counts */
 } linnet_encoding;
 
-/** A record's ids and counted flags, cut to the context; owned arrays, released with linnet_tokens_release.
- */
+/** A record's ids and counted flags, cut to the context; owned arrays, released with
+ * linnet_tokens_release. */
 typedef struct linnet_tokens {
     int32_t *ids;
     uint8_t *counted;

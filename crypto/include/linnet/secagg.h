@@ -167,8 +167,8 @@ const uint8_t *linnet_secagg_device_advert(const linnet_secagg_device *device, s
 const uint8_t *linnet_secagg_device_shares(const linnet_secagg_device *device, size_t *ret_n);
 const uint8_t *linnet_secagg_device_attestation(const linnet_secagg_device *device, size_t *ret_n);
 const uint8_t *linnet_secagg_device_unmask(const linnet_secagg_device *device, size_t *ret_n);
-/** Signed complaints about peers whose box did not open, one behind the other, LINNET_COMPLAINT_BYTES each.
- */
+/** Signed complaints about peers whose box did not open, one behind the other, LINNET_COMPLAINT_BYTES
+ * each. */
 const uint8_t *linnet_secagg_device_complaints(const linnet_secagg_device *device, size_t *ret_n);
 /** A signed abort with the reason; valid in every phase (used when a deadline or a restart ends a round). */
 void linnet_secagg_device_abort(linnet_secagg_device *device, linnet_abort_reason reason,
@@ -236,8 +236,8 @@ const linnet_device_id *linnet_secagg_server_device(const linnet_secagg_server *
 linnet_status linnet_secagg_server_advert(linnet_secagg_server *server, const linnet_secagg_trust *trust,
                                           const void *m1, size_t n_bytes, bool commit,
                                           linnet_error *err) LINNET_NODISCARD;
-/** Sort, drop nothing (bad keys were refused one by one), fix n, T1 and M2. RANGE below n_min or above n_max.
- */
+/** Sort, drop nothing (bad keys were refused one by one), fix n, T1 and M2. RANGE below n_min or above
+ * n_max. */
 linnet_status linnet_secagg_server_close_roster(linnet_secagg_server *server,
                                                 linnet_error *err) LINNET_NODISCARD;
 linnet_status linnet_secagg_server_shares(linnet_secagg_server *server, const void *m3, size_t n_bytes,

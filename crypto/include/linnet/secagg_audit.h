@@ -4,8 +4,8 @@
 
 /* The chain of one round of linnet-sa1 as a third party checks it: from the messages that went to the members
  * (secagg.h), without a secret and without a member's view. What it shows: whom the roster had, that each was
- * certified, who shared, whose vectors are in the sum, and that enough of them signed one set of survivors.
- */
+ * certified, who shared, whose vectors are in the sum, and that enough of them signed one set of
+ * survivors. */
 
 #include "linnet/secagg.h"
 

@@ -22,8 +22,8 @@ typedef struct linnet_signed {
 } linnet_signed;
 linnet_status linnet_signed_pack(const void *body, size_t n_body, const linnet_signature *signature,
                                  linnet_buffer *ret_bytes, linnet_error *err) LINNET_NODISCARD;
-/** Frame only, nothing is verified: call linnet_verify / linnet_verify_hash with the body before parsing it.
- */
+/** Frame only, nothing is verified: call linnet_verify / linnet_verify_hash with the body before parsing
+ * it. */
 linnet_status linnet_signed_open(const void *bytes, size_t n_bytes, linnet_signed *ret_signed,
                                  linnet_error *err) LINNET_NODISCARD;
 
@@ -80,13 +80,13 @@ linnet_status linnet_announcement_unpack(const void *body, size_t n_body,
 linnet_status linnet_announcement_of_plan(const linnet_plan *plan, const linnet_layout *layout,
                                           uint64_t version, linnet_announcement *ret_announcement,
                                           linnet_error *err) LINNET_NODISCARD;
-/** NULL where `a` says what `planned` says, else what differs, one static line: a device does not join then.
- */
+/** NULL where `a` says what `planned` says, else what differs, one static line: a device does not join
+ * then. */
 const char *linnet_announcement_difference(const linnet_announcement *a, const linnet_announcement *planned);
 
 /** What a contribution to this round spends, from an announcement that was checked; mechanism NONE: nothing.
- * The same figures as linnet_plan_privacy of its plan, but for the divisor. RANGE where they protect nothing.
- */
+ * The same figures as linnet_plan_privacy of its plan, but for the divisor. RANGE where they protect
+ * nothing. */
 linnet_status linnet_announcement_privacy(const linnet_announcement *announcement,
                                           linnet_privacy *ret_privacy, linnet_error *err) LINNET_NODISCARD;
 

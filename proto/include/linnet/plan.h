@@ -102,8 +102,8 @@ typedef struct linnet_plan {
 
 void linnet_plan_default(linnet_plan *plan);
 /** Parse text (need not end with zero), then linnet_plan_check. FORMAT/RANGE name `file`, the line, the key,
- * the allowed range or the nearest known key. A preset is applied before the other keys, wherever it stands.
- */
+ * the allowed range or the nearest known key. A preset is applied before the other keys, wherever it
+ * stands. */
 linnet_status linnet_plan_parse(const char *file, const char *text, size_t n_bytes, linnet_plan *ret_plan,
                                 linnet_error *err) LINNET_NODISCARD;
 linnet_status linnet_plan_load(const char *path, linnet_plan *ret_plan, linnet_error *err) LINNET_NODISCARD;

@@ -68,8 +68,8 @@ typedef struct linnet_scenario {
     double attack_scale; /* LINNET_ATTACK_SCALE's factor; 10 where nothing is said */
 } linnet_scenario;
 void linnet_scenario_default(linnet_scenario *scenario);
-/** INI, section [scenario]; an unknown key or attack, or a value out of its range, is an error that names it.
- */
+/** INI, section [scenario]; an unknown key or attack, or a value out of its range, is an error that names
+ * it. */
 linnet_status linnet_scenario_load(const char *path, linnet_scenario *ret_scenario,
                                    linnet_error *err) LINNET_NODISCARD;
 
