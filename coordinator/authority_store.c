@@ -131,6 +131,18 @@ static linnet_status refuse(const sign_job *job, linnet_status status, const cha
     return linnet_fail(err, status, "request %zu: %s; nothing was signed", job->at + 1, why);
 }
 
+static linnet_status token_check(const sign_job *job, const linnet_token_row *token,
+                                 const uint8_t *signed_csr, linnet_error *err)
+{
+    if (token->is_used)
+        return refuse(job, LINNET_ERR_DENIED, "its invite was used by another device", err);
+    if (job->now_s > token->expires_s)
+        return refuse(job, LINNET_ERR_EXPIRED, "its invite is expired", err);
+    if (linnet_csr_check_token(signed_csr, LINNET_SIGNED_CSR_BYTES, token->secret) != LINNET_OK)
+        return refuse(job, LINNET_ERR_CRYPTO, "it does not know its invite's secret", err);
+    return LINNET_OK;
+}
+
 /* Use the token of a request up, or say why it cannot be. */
 static linnet_status token_use(linnet_store_txn *txn, const sign_job *job, const uint8_t *signed_csr,
                                const linnet_csr *csr, linnet_error *err)
@@ -142,17 +154,13 @@ static linnet_status token_use(linnet_store_txn *txn, const sign_job *job, const
         status = token_get(txn, csr->token_id, &token, err);
     if (status == LINNET_ERR_NOT_FOUND && makes_invites)
         return refuse(job, LINNET_ERR_DENIED, "its invite is none of this authority's", err);
-    if (status != LINNET_OK && status != LINNET_ERR_NOT_FOUND)
-        return status;
-    if (status == LINNET_OK) {
-        if (token.is_used)
-            return refuse(job, LINNET_ERR_DENIED, "its invite was used by another device", err);
-        if (job->now_s > token.expires_s)
-            return refuse(job, LINNET_ERR_EXPIRED, "its invite is expired", err);
-        if (linnet_csr_check_token(signed_csr, LINNET_SIGNED_CSR_BYTES, token.secret) != LINNET_OK)
-            return refuse(job, LINNET_ERR_CRYPTO, "it does not know its invite's secret", err);
-    }
+    if (status == LINNET_OK)
+        status = token_check(job, &token, signed_csr, err);
+    else if (status == LINNET_ERR_NOT_FOUND)
+        status = LINNET_OK;
     linnet_wipe(token.secret, sizeof(token.secret));
+    if (status != LINNET_OK)
+        return status;
     token.is_used = true;
     token.public_key = csr->public_key;
     return token_put(txn, csr->token_id, &token, err);

@@ -242,7 +242,7 @@ static void sum_entries(const contents *c, linnet_privacy_total *total, linnet_p
     double n_run = 0;
     for (size_t i = 0; i < c->n_slots; i++) {
         const linnet_privacy_entry *e = &c->slots[i].entry;
-        bool is_last_word = c->slots[i].kind == SLOT_COUNTED && is_counted(c, e);
+        bool is_last_word = c->slots[i].kind == SLOT_COUNTED;
         for (size_t j = i + 1; j < c->n_slots && is_last_word; j++)
             is_last_word = !is_same(e, &c->slots[j].entry);
         if (!is_last_word)
