@@ -52,17 +52,18 @@ static linnet_status check_text(const linnet_gguf *gguf, const char *name, const
     linnet_status status = linnet_gguf_get_text(gguf, name, &text, err);
     if (status == LINNET_ERR_NOT_FOUND || (status == LINNET_OK && !linnet_text_is(text, wanted)))
         return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
-                           "%s is not '%s'; this is no LoRA adapter of a llama model", name, wanted);
+                           "%s is not '%s'; this is no LoRA adapter for the model", name, wanted);
     return status;
 }
 
-static linnet_status check_head(const linnet_gguf *gguf, float *ret_alpha, linnet_error *err)
+static linnet_status check_head(const linnet_gguf *gguf, const linnet_architecture *architecture,
+                                float *ret_alpha, linnet_error *err)
 {
     linnet_status status = check_text(gguf, "general.type", "adapter", err);
     if (status == LINNET_OK)
         status = check_text(gguf, "adapter.type", "lora", err);
-    if (status == LINNET_OK) /* the layouts know no other architecture yet */
-        status = check_text(gguf, "general.architecture", "llama", err);
+    if (status == LINNET_OK)
+        status = check_text(gguf, "general.architecture", architecture->name, err);
     if (status == LINNET_OK && linnet_gguf_find(gguf, "adapter.alora.invocation_tokens"))
         status = linnet_fail(err, LINNET_ERR_UNSUPPORTED, "it switches on at a token (aLoRA)");
     if (status == LINNET_OK)
@@ -78,7 +79,7 @@ linnet_status linnet_adapter_load_gguf(const char *path, const layout_model *mod
     float alpha = 0;
     linnet_status status = linnet_gguf_open(path, &gguf, err);
     if (status == LINNET_OK)
-        status = check_head(gguf, &alpha, err);
+        status = check_head(gguf, model->architecture, &alpha, err);
     for (size_t i = 0; status == LINNET_OK && i < linnet_gguf_n_tensors(gguf); i++)
         status = find_factor(linnet_gguf_tensor_at(gguf, i), &found, err);
     if (status == LINNET_OK)

@@ -2,9 +2,9 @@
 /*
  * The layout of an adapter: which matrices of a model it adapts, in which order, with shapes from the model
  * file, and the hash by which devices and coordinator know that they speak of the same floats
- * (SECURE-AGGREGATION 2.5, MODEL RELEASE). Rows of q and k of the llama architecture stand in another order
- * in GGUF than with Hugging Face, because their rotary embeddings pair neighbours here and halves there; an
- * entry therefore remembers its number of heads.
+ * (SECURE-AGGREGATION 2.5, MODEL RELEASE). Rows of q and k of llama's family stand in another order in GGUF
+ * than with Hugging Face, because their rotary embeddings pair neighbours here and halves there; an entry
+ * therefore remembers its number of heads.
  */
 #include "layout.h"
 
@@ -16,54 +16,55 @@
 
 /* ---- targets ---- */
 
-static const struct {
-    const char *gguf, *hf;
-} targets[] = {
-#define TARGET_NAMES(name, gguf, hf) {gguf, hf},
-    LINNET_TARGET_LIST(TARGET_NAMES)
-#undef TARGET_NAMES
+static const char *const names[] = {
+#define TARGET_NAME(name, gguf) gguf,
+    LINNET_TARGET_LIST(TARGET_NAME)
+#undef TARGET_NAME
 };
 
 const char *linnet_target_name(linnet_target target)
 {
-    return (size_t)target < ARRAY_LEN(targets) ? targets[target].gguf : "unknown";
+    return (size_t)target < ARRAY_LEN(names) ? names[target] : "unknown";
 }
 
-const char *linnet_target_name_hf(linnet_target target)
+/* Is text a module's name, or its end behind a dot? "self_attn.q_proj", "q_proj". */
+static bool names_module(linnet_text text, const char *module)
 {
-    return (size_t)target < ARRAY_LEN(targets) ? targets[target].hf : "unknown";
+    return module && (linnet_text_is(text, module) || linnet_text_is(text, strchr(module, '.') + 1));
 }
 
-/* "attn_q", "self_attn.q_proj" and "q_proj" are the same target. */
-static bool target_of(linnet_text name, linnet_target *ret)
+/* "attn_q", "self_attn.q_proj" and "q_proj" are the same target. "c_proj" is two, as for peft. 0: none. */
+static uint32_t targets_of(linnet_text text)
 {
-    for (size_t i = 0; i < ARRAY_LEN(targets); i++) {
-        if (!linnet_text_is(name, targets[i].gguf) && !linnet_text_is(name, targets[i].hf) &&
-            !linnet_text_is(name, strchr(targets[i].hf, '.') + 1))
-            continue;
-        *ret = (linnet_target)i;
-        return true;
+    const linnet_architecture *row;
+    uint32_t mask = 0;
+    for (size_t t = 0; t < LINNET_TARGETS; t++) {
+        if (linnet_text_is(text, names[t]))
+            mask |= UINT32_C(1) << t;
+        for (size_t i = 0; (row = linnet_architecture_at(i)); i++)
+            if (names_module(text, row->hf[t]))
+                mask |= UINT32_C(1) << t;
     }
-    return false;
+    return mask;
 }
 
 linnet_status linnet_targets_parse(const char *text, uint32_t *ret_mask, linnet_error *err)
 {
     uint32_t mask = 0;
     if (strcmp(text, "all") == 0) {
-        *ret_mask = (UINT32_C(1) << LINNET_TARGETS) - 1;
+        *ret_mask = LINNET_TARGETS_ALL;
         return LINNET_OK;
     }
     for (const char *at = text;; at++) {
         linnet_text name = {at, strcspn(at, ",")};
-        linnet_target target;
-        if (!target_of(name, &target))
+        uint32_t named = targets_of(name);
+        if (named == 0)
             return linnet_fail(
                 err, LINNET_ERR_ARG,
-                "unknown target '%.*s'; use all, or some of attn_q, attn_k, attn_v, attn_output, "
+                "unknown target '%.*s'; use all, or some of attn_q, attn_k, attn_v, attn_qkv, attn_output, "
                 "ffn_gate, ffn_up, ffn_down with commas",
                 name.n_bytes < 40 ? (int)name.n_bytes : 40, name.bytes);
-        mask |= UINT32_C(1) << target;
+        mask |= named;
         at += name.n_bytes;
         if (*at == '\0')
             break;
@@ -101,9 +102,9 @@ bool linnet_layout_parse_name(linnet_text name, const char *suffix, uint32_t *re
     linnet_text rest = {name.bytes + 4, name.n_bytes - 4 - n_suffix};
     if (!linnet_layout_parse_index(rest, ret_layer, &n_digits))
         return false;
-    for (size_t i = 0; i < ARRAY_LEN(targets); i++) {
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         char wanted[40];
-        (void)snprintf(wanted, sizeof(wanted), ".%s.weight", targets[i].gguf); /* at most 19 bytes */
+        (void)snprintf(wanted, sizeof(wanted), ".%s.weight", names[i]); /* at most 19 bytes */
         if (!linnet_text_is((linnet_text){rest.bytes + n_digits, rest.n_bytes - n_digits}, wanted))
             continue;
         *ret_target = (linnet_target)i;
@@ -114,23 +115,29 @@ bool linnet_layout_parse_name(linnet_text name, const char *suffix, uint32_t *re
 
 /* ---- what a model says ---- */
 
+/* A count of the architecture: "llama.block_count". An absent one leaves *ret as it is where it may be
+ * absent. */
+static linnet_status get_count(const layout_model *model, const char *name, bool may_be_absent, uint32_t *ret,
+                               linnet_error *err)
+{
+    char key[64];
+    (void)snprintf(key, sizeof(key), "%s.%s", model->architecture->name, name); /* both are ours and short */
+    if (may_be_absent && !linnet_gguf_find(model->gguf, key))
+        return LINNET_OK;
+    return linnet_gguf_get_u32(model->gguf, key, ret, err);
+}
+
 linnet_status linnet_layout_model_read(const linnet_gguf *gguf, layout_model *ret_model, linnet_error *err)
 {
-    linnet_text architecture = {"", 0};
     layout_model model = {.gguf = gguf};
-    linnet_status status = linnet_gguf_get_text(gguf, "general.architecture", &architecture, err);
-    if (status != LINNET_OK)
-        return status;
-    if (!linnet_text_is(architecture, "llama"))
-        return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
-                           "model '%s' has architecture '%.*s'; adapters need llama", linnet_gguf_path(gguf),
-                           architecture.n_bytes < 40 ? (int)architecture.n_bytes : 40, architecture.bytes);
-    status = linnet_gguf_get_u32(gguf, "llama.block_count", &model.n_layers, err);
+    linnet_status status = linnet_architecture_of(gguf, &model.architecture, err);
     if (status == LINNET_OK)
-        status = linnet_gguf_get_u32(gguf, "llama.attention.head_count", &model.n_heads, err);
+        status = get_count(&model, "block_count", false, &model.n_layers, err);
+    if (status == LINNET_OK)
+        status = get_count(&model, "attention.head_count", false, &model.n_heads, err);
     model.n_kv_heads = model.n_heads; /* the key is optional: without it, every query head has its own */
-    if (status == LINNET_OK && linnet_gguf_find(gguf, "llama.attention.head_count_kv"))
-        status = linnet_gguf_get_u32(gguf, "llama.attention.head_count_kv", &model.n_kv_heads, err);
+    if (status == LINNET_OK)
+        status = get_count(&model, "attention.head_count_kv", true, &model.n_kv_heads, err);
     if (status != LINNET_OK)
         return status;
     if (model.n_layers == 0 || model.n_layers > LINNET_LAYOUT_ENTRIES_MAX || model.n_heads == 0 ||
@@ -162,9 +169,10 @@ linnet_status linnet_layout_describe(const layout_model *model, uint32_t layer, 
                            entry.name, LINNET_RANK_MAX);
     entry.columns = (uint32_t)tensor->dims[0];
     entry.rows = (uint32_t)tensor->dims[1];
-    if (target == LINNET_TARGET_ATTN_Q)
+    bool has_pairs = model->architecture->rope == LINNET_ROPE_PAIRS;
+    if (has_pairs && target == LINNET_TARGET_ATTN_Q)
         entry.n_rope_heads = model->n_heads;
-    else if (target == LINNET_TARGET_ATTN_K)
+    else if (has_pairs && target == LINNET_TARGET_ATTN_K)
         entry.n_rope_heads = model->n_kv_heads;
     if (entry.n_rope_heads > 0 &&
         (entry.rows % entry.n_rope_heads != 0 || entry.rows / entry.n_rope_heads % 2 != 0))
@@ -218,6 +226,14 @@ linnet_status linnet_layout_assemble(const linnet_layout_entry *entries, size_t 
     return LINNET_OK;
 }
 
+/* Does the model keep this target in a matrix of its own? */
+static bool has_target(const layout_model *model, uint32_t layer, linnet_target target)
+{
+    char name[64];
+    (void)snprintf(name, sizeof(name), "blk.%u.%s.weight", (unsigned)layer, linnet_target_name(target));
+    return linnet_gguf_find_tensor(model->gguf, name) != NULL;
+}
+
 linnet_status linnet_layout_create(const linnet_gguf *model, uint32_t rank, float alpha, uint32_t target_mask,
                                    linnet_layout **ret_layout, linnet_error *err)
 {
@@ -234,10 +250,10 @@ linnet_status linnet_layout_create(const linnet_gguf *model, uint32_t rank, floa
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for the layout of %u layers",
                            (unsigned)info.n_layers);
     for (uint32_t layer = 0; layer < info.n_layers; layer++)
-        for (uint32_t target = 0; target < LINNET_TARGETS && status == LINNET_OK; target++)
-            if (target_mask >> target & 1)
-                status =
-                    linnet_layout_describe(&info, layer, (linnet_target)target, rank, &entries[n++], err);
+        for (uint32_t t = 0; t < LINNET_TARGETS && status == LINNET_OK; t++)
+            if ((target_mask >> t & 1) != 0 &&
+                (target_mask != LINNET_TARGETS_ALL || has_target(&info, layer, (linnet_target)t)))
+                status = linnet_layout_describe(&info, layer, (linnet_target)t, rank, &entries[n++], err);
     if (status == LINNET_OK)
         status = linnet_layout_assemble(entries, n, alpha, ret_layout, err);
     free(entries);

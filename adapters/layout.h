@@ -4,14 +4,15 @@
 
 /* Inside of adapters: what a model file says about its linears, and layouts made of chosen entries. */
 
-#include "linnet/adapter.h"
+#include "linnet/architecture.h"
 
 typedef struct layout_model {
     const linnet_gguf *gguf; /* borrowed */
+    const linnet_architecture *architecture;
     uint32_t n_layers, n_heads, n_kv_heads;
 } layout_model;
 
-/** UNSUPPORTED unless the architecture is llama; the head counts are bounded. */
+/** UNSUPPORTED for an architecture without a row; the head counts are bounded. */
 linnet_status linnet_layout_model_read(const linnet_gguf *gguf, layout_model *ret_model,
                                        linnet_error *err) LINNET_NODISCARD;
 /** Entry of one linear, offsets zero. UNSUPPORTED where the model has no such matrix. */
@@ -23,8 +24,6 @@ linnet_status linnet_layout_describe(const layout_model *model, uint32_t layer, 
 linnet_status linnet_layout_assemble(const linnet_layout_entry *entries, size_t n_entries, float alpha,
                                      linnet_layout **ret_layout, linnet_error *err) LINNET_NODISCARD;
 
-/** Hugging Face's short name ("self_attn.q_proj"). */
-const char *linnet_target_name_hf(linnet_target target);
 /** Read "blk.N.<target>.weight" followed by `suffix`; false for any other name. */
 bool linnet_layout_parse_name(linnet_text name, const char *suffix, uint32_t *ret_layer,
                               linnet_target *ret_target);

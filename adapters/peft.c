@@ -54,20 +54,15 @@ static bool is_plain_init(const json_t *value)
     return false;
 }
 
-static linnet_status check_features(const json_t *config, linnet_error *err)
+static linnet_status check_features(const json_t *config, const linnet_architecture *architecture,
+                                    linnet_error *err)
 {
     static const char *const off[] = {
-        "fan_in_fan_out",
-        "use_dora",
-        "use_qalora",
-        "lora_bias",
-        "rank_pattern",
-        "alpha_pattern",
-        "modules_to_save",
-        "layer_replication",
-        "trainable_token_indices",
-        "target_parameters",
-        "alora_invocation_tokens",
+        "use_dora",          "use_qalora",
+        "lora_bias",         "rank_pattern",
+        "alpha_pattern",     "modules_to_save",
+        "layer_replication", "trainable_token_indices",
+        "target_parameters", "alora_invocation_tokens",
     };
     const char *type = json_string_value(json_object_get(config, "peft_type"));
     const json_t *bias = json_object_get(config, "bias");
@@ -76,6 +71,8 @@ static linnet_status check_features(const json_t *config, linnet_error *err)
     for (size_t i = 0; i < ARRAY_LEN(off); i++)
         if (!is_off(json_object_get(config, off[i])))
             return refuse(err, off[i]);
+    if (!architecture->hf_is_transposed && !is_off(json_object_get(config, "fan_in_fan_out")))
+        return refuse(err, "fan_in_fan_out");
     if (!is_off(bias) && (!json_is_string(bias) || strcmp(json_string_value(bias), "none") != 0))
         return refuse(err, "bias");
     if (!is_plain_init(json_object_get(config, "init_lora_weights")))
@@ -83,10 +80,11 @@ static linnet_status check_features(const json_t *config, linnet_error *err)
     return LINNET_OK;
 }
 
-static linnet_status parse_config(const json_t *config, peft_config *ret_config, linnet_error *err)
+static linnet_status parse_config(const json_t *config, const linnet_architecture *architecture,
+                                  peft_config *ret_config, linnet_error *err)
 {
     const json_t *rank = json_object_get(config, "r"), *alpha = json_object_get(config, "lora_alpha");
-    linnet_status status = check_features(config, err);
+    linnet_status status = check_features(config, architecture, err);
     if (status != LINNET_OK)
         return status;
     if (!json_is_integer(rank) || json_integer_value(rank) < 1 || json_integer_value(rank) > LINNET_RANK_MAX)
@@ -104,7 +102,8 @@ static linnet_status parse_config(const json_t *config, peft_config *ret_config,
     return LINNET_OK;
 }
 
-static linnet_status read_config(const char *directory, peft_config *ret_config, linnet_error *err)
+static linnet_status read_config(const char *directory, const linnet_architecture *architecture,
+                                 peft_config *ret_config, linnet_error *err)
 {
     linnet_buffer bytes = {0};
     json_t *config = NULL;
@@ -118,7 +117,7 @@ static linnet_status read_config(const char *directory, peft_config *ret_config,
             (void)linnet_error_prefix(err, status, "%s", CONFIG_FILE); /* the status stays */
     }
     if (status == LINNET_OK)
-        status = parse_config(config, ret_config, err);
+        status = parse_config(config, architecture, ret_config, err);
     json_decref(config);
     linnet_buffer_release(&bytes);
     free(path);
@@ -127,12 +126,32 @@ static linnet_status read_config(const char *directory, peft_config *ret_config,
 
 /* ---- the weights ---- */
 
-/* "base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight"; without a head on the model, one "model."
- * less. */
-static bool parse_name(const char *name, found_factor *factor)
+/* Behind the block's number: ".self_attn.q_proj.lora_A.weight". */
+static bool parse_module(const linnet_architecture *architecture, const char *rest, found_factor *factor)
 {
-    static const char *const prefixes[] = {"base_model.model.model.layers.", "base_model.model.layers."};
+    for (uint32_t t = 0; t < LINNET_TARGETS; t++) {
+        for (int is_b = 0; architecture->hf[t] && is_b <= 1; is_b++) {
+            char wanted[64];
+            (void)snprintf(wanted, sizeof(wanted), ".%s.lora_%c.weight", architecture->hf[t],
+                           is_b ? 'B' : 'A');
+            if (strcmp(rest, wanted) != 0)
+                continue;
+            factor->target = (linnet_target)t;
+            factor->factor = is_b ? LINNET_FACTOR_B : LINNET_FACTOR_A;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* "base_model.model.model.layers.N" and a module; without a head on the model, one "model." less. */
+static bool parse_name(const linnet_architecture *architecture, const char *name, found_factor *factor)
+{
+    const char *headless = strchr(architecture->hf_layers, '.') + 1; /* "model.layers" -> "layers" */
+    char prefixes[2][64];
     size_t n_digits = 0;
+    (void)snprintf(prefixes[0], sizeof(prefixes[0]), "base_model.model.%s.", architecture->hf_layers);
+    (void)snprintf(prefixes[1], sizeof(prefixes[1]), "base_model.model.%s.", headless);
     for (size_t p = 0; p < ARRAY_LEN(prefixes); p++) {
         size_t n_prefix = strlen(prefixes[p]);
         if (strncmp(name, prefixes[p], n_prefix) != 0)
@@ -140,30 +159,19 @@ static bool parse_name(const char *name, found_factor *factor)
         const char *rest = name + n_prefix;
         if (!linnet_layout_parse_index((linnet_text){rest, strlen(rest)}, &factor->layer, &n_digits))
             return false;
-        rest += n_digits;
-        for (uint32_t t = 0; t < LINNET_TARGETS; t++) {
-            for (int is_b = 0; is_b <= 1; is_b++) {
-                char wanted[64];
-                (void)snprintf(wanted, sizeof(wanted), ".%s.lora_%c.weight",
-                               linnet_target_name_hf((linnet_target)t), is_b ? 'B' : 'A');
-                if (strcmp(rest, wanted) != 0)
-                    continue;
-                factor->target = (linnet_target)t;
-                factor->factor = is_b ? LINNET_FACTOR_B : LINNET_FACTOR_A;
-                return true;
-            }
-        }
+        return parse_module(architecture, rest + n_digits, factor);
     }
     return false;
 }
 
 static linnet_status find_factor(const linnet_safetensors_tensor *tensor, const peft_config *config,
-                                 found_factors *found, linnet_error *err)
+                                 const linnet_architecture *architecture, found_factors *found,
+                                 linnet_error *err)
 {
     found_factor factor = {.rows = tensor->dims[0], .columns = tensor->dims[1], .source = tensor};
-    if (!parse_name(tensor->name, &factor))
-        return linnet_fail(err, LINNET_ERR_UNSUPPORTED, "tensor '%s' is no LoRA factor of a llama linear",
-                           tensor->name);
+    if (!parse_name(architecture, tensor->name, &factor))
+        return linnet_fail(err, LINNET_ERR_UNSUPPORTED, "tensor '%s' is no LoRA factor of a %s linear",
+                           tensor->name, architecture->name);
     if (tensor->n_dims != 2)
         return linnet_fail(err, LINNET_ERR_FORMAT, "tensor '%s' is no matrix", tensor->name);
     if ((factor.factor == LINNET_FACTOR_A ? factor.rows : factor.columns) != config->rank)
@@ -195,11 +203,11 @@ linnet_status linnet_adapter_load_peft(const char *directory, const layout_model
     peft_config config = {0};
     linnet_safetensors *file = NULL;
     found_factors found = {0};
-    linnet_status status = read_config(directory, &config, err);
+    linnet_status status = read_config(directory, model->architecture, &config, err);
     if (status == LINNET_OK)
         status = open_weights(directory, &file, err);
     for (size_t i = 0; status == LINNET_OK && i < linnet_safetensors_n_tensors(file); i++)
-        status = find_factor(linnet_safetensors_at(file, i), &config, &found, err);
+        status = find_factor(linnet_safetensors_at(file, i), &config, model->architecture, &found, err);
     if (status == LINNET_OK)
         status = linnet_found_assemble(&found, model, config.alpha, true, read_tensor, ret_adapter, err);
     free(found.items);
@@ -223,19 +231,31 @@ static bool is_uniform(const linnet_layout *layout)
     return true;
 }
 
+/* "q_proj" for "self_attn.q_proj", unless another target's module ends so too, as gpt2's "c_proj". */
+static const char *short_name(const linnet_architecture *architecture, linnet_target target)
+{
+    const char *end = strchr(architecture->hf[target], '.');
+    for (uint32_t t = 0; t < LINNET_TARGETS; t++)
+        if (t != (uint32_t)target && architecture->hf[t] &&
+            strcmp(strchr(architecture->hf[t], '.'), end) == 0)
+            return architecture->hf[target];
+    return end + 1;
+}
+
 /* peft matches names by their end: "q_proj", or "layers.3.self_attn.q_proj" for just that one. NULL: no
  * memory. */
-static json_t *target_modules(const linnet_layout *layout)
+static json_t *target_modules(const linnet_layout *layout, const linnet_architecture *architecture)
 {
+    const char *layers = strrchr(architecture->hf_layers, '.') + 1;
     bool uniform = is_uniform(layout);
     json_t *modules = json_array();
     for (size_t e = 0; modules && e < layout->n_entries; e++) {
         const linnet_layout_entry *entry = &layout->entries[e];
-        const char *hf = linnet_target_name_hf(entry->target);
         if (uniform && entry->layer > 0)
             break;
-        json_t *name =
-            uniform ? json_string(strchr(hf, '.') + 1) : json_sprintf("layers.%u.%s", entry->layer, hf);
+        json_t *name = uniform
+                           ? json_string(short_name(architecture, entry->target))
+                           : json_sprintf("%s.%u.%s", layers, entry->layer, architecture->hf[entry->target]);
         if (json_array_append_new(modules, name) != 0) { /* fails for a NULL name too */
             json_decref(modules);
             return NULL;
@@ -244,18 +264,18 @@ static json_t *target_modules(const linnet_layout *layout)
     return modules;
 }
 
-static linnet_status save_config(const linnet_layout *layout, const char *directory,
-                                 const char *base_model_name, linnet_error *err)
+static linnet_status save_config(const linnet_layout *layout, const linnet_architecture *architecture,
+                                 const char *directory, const char *base_model_name, linnet_error *err)
 {
     linnet_status status = LINNET_OK;
     char *path = linnet_path_join(directory, CONFIG_FILE), *text = NULL;
-    json_t *config =
-        json_pack("{s:s, s:s, s:i, s:f, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:b, s:s, s:n, s:n, s:{}, s:{}}",
-                  "peft_type", "LORA", "task_type", "CAUSAL_LM", "r", (int)layout->entries[0].rank,
-                  "lora_alpha", (double)layout->alpha, "target_modules", target_modules(layout),
-                  "lora_dropout", 0.0, "bias", "none", "fan_in_fan_out", 0, "use_rslora", 0, "use_dora", 0,
-                  "init_lora_weights", 1, "inference_mode", 1, "base_model_name_or_path", base_model_name,
-                  "modules_to_save", "layers_to_transform", "rank_pattern", "alpha_pattern");
+    json_t *config = json_pack(
+        "{s:s, s:s, s:i, s:f, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:b, s:s, s:n, s:n, s:{}, s:{}}",
+        "peft_type", "LORA", "task_type", "CAUSAL_LM", "r", (int)layout->entries[0].rank, "lora_alpha",
+        (double)layout->alpha, "target_modules", target_modules(layout, architecture), "lora_dropout", 0.0,
+        "bias", "none", "fan_in_fan_out", architecture->hf_is_transposed, "use_rslora", 0, "use_dora", 0,
+        "init_lora_weights", 1, "inference_mode", 1, "base_model_name_or_path", base_model_name,
+        "modules_to_save", "layers_to_transform", "rank_pattern", "alpha_pattern");
     if (config && layout->alpha == floorf(layout->alpha) && /* people write 16, not 16.0 */
         json_object_set_new(config, "lora_alpha", json_integer((json_int_t)layout->alpha)) != 0) {
         json_decref(config);
@@ -273,12 +293,12 @@ static linnet_status save_config(const linnet_layout *layout, const char *direct
     return status;
 }
 
-static void describe_factor(const linnet_layout_entry *entry, char letter, const float *values,
-                            linnet_safetensors_tensor *tensor)
+static void describe_factor(const linnet_layout_entry *entry, const linnet_architecture *architecture,
+                            char letter, const float *values, linnet_safetensors_tensor *tensor)
 {
     bool is_a = letter == 'A';
-    (void)snprintf(tensor->name, sizeof(tensor->name), "base_model.model.model.layers.%u.%s.lora_%c.weight",
-                   (unsigned)entry->layer, linnet_target_name_hf(entry->target), letter);
+    (void)snprintf(tensor->name, sizeof(tensor->name), "base_model.model.%s.%u.%s.lora_%c.weight",
+                   architecture->hf_layers, (unsigned)entry->layer, architecture->hf[entry->target], letter);
     tensor->type = LINNET_SAFETENSORS_F32;
     tensor->n_dims = 2;
     tensor->dims[0] = is_a ? entry->rank : entry->rows;
@@ -287,7 +307,8 @@ static void describe_factor(const linnet_layout_entry *entry, char letter, const
     tensor->n_bytes = (size_t)(tensor->dims[0] * tensor->dims[1]) * sizeof(float);
 }
 
-static linnet_status save_weights(const linnet_adapter *adapter, const char *directory, linnet_error *err)
+static linnet_status save_weights(const linnet_adapter *adapter, const linnet_architecture *architecture,
+                                  const char *directory, linnet_error *err)
 {
     const linnet_layout *layout = adapter->layout;
     linnet_status status = LINNET_OK;
@@ -300,8 +321,8 @@ static linnet_status save_weights(const linnet_adapter *adapter, const char *dir
         for (size_t e = 0; e < layout->n_entries; e++) {
             const linnet_layout_entry *entry = &layout->entries[e];
             linnet_permute_rows(entry, false, linnet_adapter_b(adapter, e), at);
-            describe_factor(entry, 'A', linnet_adapter_a(adapter, e), &tensors[2 * e]);
-            describe_factor(entry, 'B', at, &tensors[2 * e + 1]);
+            describe_factor(entry, architecture, 'A', linnet_adapter_a(adapter, e), &tensors[2 * e]);
+            describe_factor(entry, architecture, 'B', at, &tensors[2 * e + 1]);
             at += (size_t)entry->rows * entry->rank;
         }
         status = linnet_safetensors_write(path, tensors, 2 * layout->n_entries, err);
@@ -312,21 +333,40 @@ static linnet_status save_weights(const linnet_adapter *adapter, const char *dir
     return status;
 }
 
-linnet_status linnet_adapter_save_peft(const linnet_adapter *adapter, const char *directory,
-                                       const char *base_model_name, linnet_error *err)
+/* One rank, and a module for every matrix. */
+static linnet_status check_entries(const linnet_layout *layout, const linnet_architecture *architecture,
+                                   linnet_error *err)
 {
-    const linnet_layout *layout = adapter->layout;
-    for (size_t e = 1; e < layout->n_entries; e++)
-        if (layout->entries[e].rank != layout->entries[0].rank)
+    for (size_t e = 0; e < layout->n_entries; e++) {
+        const linnet_layout_entry *entry = &layout->entries[e];
+        if (entry->rank != layout->entries[0].rank)
             return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
                                "'%s' and '%s' have different ranks; write GGUF instead",
-                               layout->entries[0].name, layout->entries[e].name);
+                               layout->entries[0].name, entry->name);
+        if (!architecture->hf[entry->target])
+            return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                               "'%s' is no module of a %s model in PEFT; write GGUF instead", entry->name,
+                               architecture->name);
+    }
+    return LINNET_OK;
+}
+
+linnet_status linnet_adapter_save_peft(const linnet_adapter *adapter, const char *architecture,
+                                       const char *directory, const char *base_model_name, linnet_error *err)
+{
+    const linnet_architecture *row =
+        linnet_architecture_find((linnet_text){architecture, strlen(architecture)});
+    if (!row)
+        return linnet_fail(err, LINNET_ERR_ARG, "unknown architecture '%s'", architecture);
+    linnet_status status = check_entries(adapter->layout, row, err);
+    if (status != LINNET_OK)
+        return status;
     if (!linnet_utf8_is_valid(base_model_name, strlen(base_model_name)))
         return linnet_fail(err, LINNET_ERR_ARG, "the base model's name is no UTF-8");
-    linnet_status status = linnet_directory_create(directory, err);
+    status = linnet_directory_create(directory, err);
     if (status == LINNET_OK)
-        status = save_weights(adapter, directory, err);
+        status = save_weights(adapter, row, directory, err);
     if (status == LINNET_OK)
-        status = save_config(layout, directory, base_model_name, err);
+        status = save_config(adapter->layout, row, directory, base_model_name, err);
     return status;
 }

@@ -2,6 +2,7 @@
 /* adapter show|convert|merge: look at an adapter, turn a PEFT directory into a GGUF adapter or back, or put
  * it into its base model for good. */
 #include "commands.h"
+#include "linnet/architecture.h"
 
 #include "linnet/safetensors.h"
 
@@ -157,16 +158,12 @@ static linnet_status show_file(const linnet_cli *cli, const adapter_options *o, 
 static linnet_status convert(const adapter_options *o, const linnet_gguf *model,
                              const linnet_adapter *adapter, linnet_error *err)
 {
-    linnet_text architecture = {0};
-    char name[64];
-    if (o->format == 0)
-        return linnet_adapter_save_peft(adapter, o->out, "", err);
-    linnet_status status = linnet_gguf_get_text(model, "general.architecture", &architecture, err);
+    const linnet_architecture *architecture;
+    linnet_status status = linnet_architecture_of(model, &architecture, err);
     if (status != LINNET_OK)
         return status;
-    (void)snprintf(name, sizeof(name), "%.*s", architecture.n_bytes < 63 ? (int)architecture.n_bytes : 63,
-                   architecture.bytes);
-    return linnet_adapter_save_gguf(adapter, name, o->out, err);
+    return o->format == 0 ? linnet_adapter_save_peft(adapter, architecture->name, o->out, "", err)
+                          : linnet_adapter_save_gguf(adapter, architecture->name, o->out, err);
 }
 
 static void report_written(const linnet_cli *cli, const adapter_options *o)

@@ -110,8 +110,10 @@ static linnet_status write_files(const run *r, const linnet_adapter *adapter, co
     char hex[2 * LINNET_HASH_BYTES + 1];
     char *gguf = linnet_path_join(directory, "adapter.gguf"), *mark = linnet_path_join(directory, MARK_FILE);
     linnet_hex_write(hash->bytes, LINNET_HASH_BYTES, hex);
-    linnet_status status = gguf && mark ? linnet_adapter_save_peft(adapter, directory, r->model_path, err)
-                                        : linnet_fail(err, LINNET_ERR_NOMEM, "path");
+    linnet_status status = gguf && mark
+                               ? linnet_adapter_save_peft(adapter, linnet_model_architecture(r->model.model),
+                                                          directory, r->model_path, err)
+                               : linnet_fail(err, LINNET_ERR_NOMEM, "path");
     if (status == LINNET_OK)
         status = linnet_adapter_save_gguf(adapter, linnet_model_architecture(r->model.model), gguf, err);
     if (status == LINNET_OK)

@@ -280,7 +280,8 @@ static linnet_status save_adapter(const train_run *r, linnet_error *err)
 {
     linnet_status status = linnet_adapter_check_finite(r->m.adapter, err);
     if (status == LINNET_OK)
-        status = linnet_adapter_save_peft(r->m.adapter, r->options->out, base_name(r->options->model), err);
+        status = linnet_adapter_save_peft(r->m.adapter, linnet_model_architecture(r->m.model),
+                                          r->options->out, base_name(r->options->model), err);
     if (status == LINNET_OK)
         status =
             linnet_adapter_save_gguf(r->m.adapter, linnet_model_architecture(r->m.model), r->gguf_path, err);

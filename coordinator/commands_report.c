@@ -345,7 +345,7 @@ static int run_export(linnet_cli *cli, int argc, char **argv)
         status = linnet_coordinator_adapter(c, options[1].is_set ? round : UINT64_MAX, &adapter, &err);
     if (status == LINNET_OK)
         status = format == 0
-                     ? linnet_adapter_save_peft(adapter, out, "", &err)
+                     ? linnet_adapter_save_peft(adapter, linnet_coordinator_architecture(c), out, "", &err)
                      : linnet_adapter_save_gguf(adapter, linnet_coordinator_architecture(c), out, &err);
     if (status == LINNET_OK)
         hash = linnet_adapter_hash(adapter);

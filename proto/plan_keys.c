@@ -164,7 +164,7 @@ void linnet_plan_default(linnet_plan *plan)
     plan->rounds = 20;
     plan->rank = 8;
     plan->alpha = 16;
-    plan->targets = (1u << LINNET_TARGETS) - 1;
+    plan->targets = LINNET_TARGETS_ALL;
     plan->learning_rate_b = 5e-3;
     plan->schedule_final = 0.02;
     plan->cosine = true;
@@ -500,7 +500,7 @@ static void write_number(double value, linnet_buffer *text)
 
 static void write_targets(uint32_t mask, linnet_buffer *text)
 {
-    if (mask == (1u << LINNET_TARGETS) - 1) {
+    if (mask == LINNET_TARGETS_ALL) {
         linnet_buffer_append_text(text, "all");
         return;
     }

@@ -59,7 +59,7 @@ linnet_status outcome_finish(const outcome *o, const fleet *f, const linnet_adap
                                ? LINNET_OK
                                : linnet_fail(err, LINNET_ERR_NOMEM, "no memory for paths");
     if (status == LINNET_OK)
-        status = linnet_adapter_save_peft(adapter, peft, "", err);
+        status = linnet_adapter_save_peft(adapter, linnet_model_architecture(f->model), peft, "", err);
     if (status == LINNET_OK)
         status = linnet_adapter_save_gguf(adapter, linnet_model_architecture(f->model), gguf, err);
     if (status == LINNET_OK)

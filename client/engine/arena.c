@@ -57,7 +57,8 @@ static linnet_status place_buffers(linnet_arena *arena, linnet_error *err)
     if (!linnet_size_mul(n_checkpoints, n, &n_inputs))
         return linnet_fail(err, LINNET_ERR_LIMIT, "a context of %zu tokens is too long", n);
     arena->block = (linnet_block){.model = model, .work = &arena->work, .n_tokens_max = n};
-    linnet_part parts[LINNET_BLOCK_PARTS + 9] = {
+    size_t n_slopes = arena->train && model->logit_cap > 0 ? n : 0;
+    linnet_part parts[LINNET_BLOCK_PARTS + 10] = {
         {&arena->checkpoints, n_inputs, width},
         {&arena->k, n, model->kv_width},
         {&arena->v, n, model->kv_width},
@@ -66,15 +67,16 @@ static linnet_status place_buffers(linnet_arena *arena, linnet_error *err)
         {&arena->positions, n, 1},
         {&arena->targets, n, 1},
         {&arena->loss.logits, n, tile_rows},
+        {&arena->loss.slopes, n_slopes, tile_rows},
         {&rows, n, sizeof(linnet_loss_row) / sizeof(float)},
     };
-    linnet_block_parts(&arena->block, arena->train, parts + 9);
+    linnet_block_parts(&arena->block, arena->train, parts + 10);
     linnet_status status = linnet_parts_place(parts, ARRAY_LEN(parts), &arena->memory, &n_bytes, err);
     if (status != LINNET_OK)
         return status;
     linnet_block_share(&arena->block, arena->train);
     arena->loss.work = &arena->work;
-    arena->loss.output = &model->output;
+    arena->loss.model = model;
     arena->loss.tile_rows = tile_rows;
     arena->loss.rows = (linnet_loss_row *)(void *)rows;
     arena->n_bytes += n_bytes;
@@ -97,7 +99,7 @@ linnet_status linnet_arena_create(const linnet_model *model, linnet_thread_pool 
     if (status == LINNET_OK)
         status = linnet_lora_table_init(&arena->lora, model, err);
     arena->n_bytes = sizeof(*arena) + arena->work.n_bytes +
-                     (size_t)model->shape.n_layers * LINNET_TARGETS * sizeof(arena->lora.entries[0]);
+                     (size_t)model->shape.n_layers * LINNET_LINEARS * sizeof(arena->lora.entries[0]);
     if (status == LINNET_OK)
         status = place_buffers(arena, err);
     if (status != LINNET_OK) {
@@ -183,7 +185,7 @@ static float *checkpoint(const linnet_arena *arena, uint32_t layer)
 static linnet_block_pass pass_of(const linnet_arena *arena, uint32_t layer, size_t n_tokens)
 {
     return (linnet_block_pass){.layer = layer,
-                               .lora = arena->lora.entries + (size_t)layer * LINNET_TARGETS,
+                               .lora = arena->lora.entries + (size_t)layer * LINNET_LINEARS,
                                .n_tokens = n_tokens,
                                .k = arena->k,
                                .v = arena->v};
@@ -194,9 +196,7 @@ static void run_forward(linnet_arena *arena, const int32_t *ids, size_t n_tokens
 {
     const linnet_model *model = arena->model;
     size_t width = model->shape.width;
-    for (size_t t = 0; t < n_tokens; t++)
-        linnet_row_decode(arena->work.product.kernels, &model->embedding, (size_t)ids[t],
-                          checkpoint(arena, 0) + t * width);
+    linnet_embed(&arena->work, model, ids, n_tokens, 0, checkpoint(arena, 0));
     for (uint32_t layer = 0; layer < model->shape.n_layers; layer++) {
         linnet_block_pass pass = pass_of(arena, layer, n_tokens);
         linnet_block_forward(&arena->block, &pass, checkpoint(arena, layer), 0, checkpoint(arena, layer + 1));
@@ -204,8 +204,7 @@ static void run_forward(linnet_arena *arena, const int32_t *ids, size_t n_tokens
     float *last = checkpoint(arena, model->shape.n_layers);
     for (size_t i = 0; i < n_counted; i++) /* positions rise: no row is overwritten before it is moved */
         memmove(last + i * width, last + positions_of(arena)[i] * width, width * sizeof(float));
-    linnet_norm_forward(&arena->work, last, model->output_norm, model->shape.norm_epsilon, n_counted, width,
-                        arena->block.normed);
+    linnet_norm_forward(&arena->work, &model->output_norm, last, n_counted, width, arena->block.normed);
 }
 
 /* d_x holds the packed gradient of the normed hidden states; make it that of the last layer's output. */
@@ -213,8 +212,8 @@ static void unpack_gradient(linnet_arena *arena, size_t n_tokens, size_t n_count
 {
     const linnet_model *model = arena->model;
     size_t width = model->shape.width, i = n_counted;
-    linnet_norm_backward(&arena->work, checkpoint(arena, model->shape.n_layers), model->output_norm,
-                         model->shape.norm_epsilon, arena->d_x, n_counted, width, arena->d_x, false);
+    linnet_norm_backward(&arena->work, &model->output_norm, checkpoint(arena, model->shape.n_layers),
+                         arena->d_x, n_counted, width, arena->d_x, false);
     for (size_t t = n_tokens; t-- > 0;) {
         float *row = arena->d_x + t * width;
         if (i > 0 && positions_of(arena)[i - 1] == t)

@@ -2,19 +2,20 @@
 /* Causal attention, a head and QUERIES queries at a time: their scores against all keys they may see fit one
  * thread's tile, so that no tokens x tokens matrix exists beyond it; the backward pass makes the
  * probabilities again (Dao et al. 2022, FlashAttention, algorithm 4, without its inner blocks over keys).
- * Queries of a tile see different numbers of keys: the products run to the longest and the rest of a row is
- * zero. In the backward pass the heads of a group share keys and values; each writes gradients of its own,
+ * Queries of a tile see different keys: the products run over all that one of them sees and the rest of a row
+ * is zero. In the backward pass the heads of a group share keys and values; each writes gradients of its own,
  * which are then summed in the order of heads, so that the result does not depend on threads. */
 #include "attention.h"
 
 #include <math.h>
+
+#include "ops.h"
 
 enum { QUERIES = LINNET_ATTENTION_QUERIES };
 
 typedef struct attention_work {
     const linnet_attention *attention;
     size_t query_width, kv_width; /* row lengths of q and of k, v */
-    float scale;                  /* 1 / sqrt(head_width) */
     const float *q, *k, *v, *d_out;
     float *out;         /* forward */
     float *d_q, *heads; /* backward: d_q is where q stands */
@@ -25,8 +26,7 @@ static attention_work work_of(const linnet_attention *attention)
 {
     return (attention_work){.attention = attention,
                             .query_width = attention->n_heads * attention->head_width,
-                            .kv_width = attention->n_kv_heads * attention->head_width,
-                            .scale = (float)(1.0 / sqrt((double)attention->head_width))};
+                            .kv_width = attention->n_kv_heads * attention->head_width};
 }
 
 /* Multiply-adds of one of its two products. */
@@ -36,18 +36,51 @@ static double cost_of(const linnet_attention *attention)
            ((double)attention->position + (double)attention->n_queries);
 }
 
-/* ---- softmax of a row ---- */
+/* ---- scores and probabilities ---- */
 
-/* The first n_visible scores of a row become probabilities, the rest up to `stride` zero. */
-static void softmax(const linnet_kernels *kernels, float *row, size_t n_visible, size_t stride)
+/* The keys that queries [start, start + n_rows) see between them. */
+typedef struct key_range {
+    size_t first, n;
+} key_range;
+
+/* The first key that a query at `position` sees. */
+static size_t first_key(const linnet_attention *attention, size_t position)
 {
-    size_t n = linnet_tile_stride(n_visible);
-    for (size_t i = n_visible; i < n; i++)
+    return attention->window != 0 && position >= attention->window ? position + 1 - attention->window : 0;
+}
+
+static key_range keys_of(const linnet_attention *attention, size_t start, size_t n_rows)
+{
+    size_t first = first_key(attention, attention->position + start);
+    return (key_range){first, attention->position + start + n_rows - first};
+}
+
+/* Entries [first, last) of a row of scores become probabilities, the others up to `stride` zero. */
+static void softmax(const linnet_kernels *kernels, float *row, size_t first, size_t last, size_t stride)
+{
+    size_t n = linnet_tile_stride(last);
+    for (size_t i = 0; i < first; i++)
+        row[i] = -INFINITY;
+    for (size_t i = last; i < n; i++)
         row[i] = -INFINITY;
     float inverse = 1.0f / kernels->exp_sum(row, n, kernels->max(row, n));
     for (size_t i = 0; i < n; i++)
         row[i] *= inverse;
     memset(row + n, 0, (stride - n) * sizeof(float));
+}
+
+/* Capped scores of n_rows queries of a head against a range of keys, in rows of `step`. */
+static void scores(const attention_work *work, const float *q, size_t q_stride, size_t n_rows, size_t kv_head,
+                   key_range keys, float *tile, size_t step)
+{
+    const linnet_attention *attention = work->attention;
+    const linnet_kernels *kernels = attention->work->product.kernels;
+    size_t width = attention->head_width;
+    kernels->gemm_nt(n_rows, keys.n, width, attention->scale, q, q_stride,
+                     work->k + keys.first * work->kv_width + kv_head * width, work->kv_width, tile, step,
+                     false);
+    for (size_t row = 0; attention->cap > 0 && row < n_rows; row++)
+        linnet_soft_cap(kernels, tile + row * step, keys.n, attention->cap);
 }
 
 /* ---- forward ---- */
@@ -58,35 +91,35 @@ static void decode_groups(void *context, size_t first, size_t last, unsigned thr
     const attention_work *work = context;
     const linnet_attention *attention = work->attention;
     const linnet_kernels *kernels = attention->work->product.kernels;
-    size_t width = attention->head_width, n_keys = attention->position + 1,
-           tile_step = linnet_tile_stride(n_keys);
+    key_range keys = keys_of(attention, 0, 1);
+    size_t width = attention->head_width, step = linnet_tile_stride(keys.n);
     size_t group = attention->n_heads / attention->n_kv_heads;
     float *tile = attention->work->tiles + thread * attention->work->tile_stride;
     for (size_t kv_head = first; kv_head < last; kv_head++)
         for (size_t start = 0; start < group; start += QUERIES) {
             size_t n_rows = group - start < QUERIES ? group - start : QUERIES;
             size_t column = (kv_head * group + start) * width;
-            kernels->gemm_nt(n_rows, n_keys, width, work->scale, work->q + column, width,
-                             work->k + kv_head * width, work->kv_width, tile, tile_step, false);
+            scores(work, work->q + column, width, n_rows, kv_head, keys, tile, step);
             for (size_t row = 0; row < n_rows; row++)
-                softmax(kernels, tile + row * tile_step, n_keys, tile_step);
-            kernels->gemm_nn(n_rows, width, n_keys, 1.0f, tile, tile_step, work->v + kv_head * width,
-                             work->kv_width, work->out + column, width, false);
+                softmax(kernels, tile + row * step, 0, keys.n, step);
+            kernels->gemm_nn(n_rows, width, keys.n, 1.0f, tile, step,
+                             work->v + keys.first * work->kv_width + kv_head * width, work->kv_width,
+                             work->out + column, width, false);
         }
 }
 
-/* Probabilities of queries [start, start + n_rows) of a head, in rows of linnet_tile_stride(n_keys). */
-static void probabilities(const attention_work *work, size_t head, size_t start, size_t n_rows, float *tile)
+/* Probabilities of queries [start, start + n_rows) of a head, in rows of linnet_tile_stride(keys.n). */
+static void probabilities(const attention_work *work, size_t head, size_t start, size_t n_rows,
+                          key_range keys, float *tile)
 {
     const linnet_attention *attention = work->attention;
-    const linnet_kernels *kernels = attention->work->product.kernels;
     size_t width = attention->head_width, kv_head = head / (attention->n_heads / attention->n_kv_heads);
-    size_t before = attention->position + start, n_keys = before + n_rows,
-           tile_step = linnet_tile_stride(n_keys);
-    kernels->gemm_nt(n_rows, n_keys, width, work->scale, work->q + start * work->query_width + head * width,
-                     work->query_width, work->k + kv_head * width, work->kv_width, tile, tile_step, false);
+    size_t before = attention->position + start, step = linnet_tile_stride(keys.n);
+    scores(work, work->q + start * work->query_width + head * width, work->query_width, n_rows, kv_head, keys,
+           tile, step);
     for (size_t row = 0; row < n_rows; row++)
-        softmax(kernels, tile + row * tile_step, before + row + 1, tile_step);
+        softmax(attention->work->product.kernels, tile + row * step,
+                first_key(attention, before + row) - keys.first, before + row + 1 - keys.first, step);
 }
 
 /* Items are tiles of queries, head by head. */
@@ -100,11 +133,12 @@ static void forward_tiles(void *context, size_t first, size_t last, unsigned thr
     for (size_t item = first; item < last; item++) {
         size_t head = item / n_tiles, start = item % n_tiles * QUERIES;
         size_t n_rows = attention->n_queries - start < QUERIES ? attention->n_queries - start : QUERIES;
-        size_t n_keys = attention->position + start + n_rows;
-        probabilities(work, head, start, n_rows, tile);
+        key_range keys = keys_of(attention, start, n_rows);
+        probabilities(work, head, start, n_rows, keys, tile);
         attention->work->product.kernels->gemm_nn(
-            n_rows, width, n_keys, 1.0f, tile, linnet_tile_stride(n_keys), work->v + head / group * width,
-            work->kv_width, work->out + start * work->query_width + head * width, work->query_width, false);
+            n_rows, width, keys.n, 1.0f, tile, linnet_tile_stride(keys.n),
+            work->v + keys.first * work->kv_width + head / group * width, work->kv_width,
+            work->out + start * work->query_width + head * width, work->query_width, false);
     }
 }
 
@@ -139,24 +173,43 @@ static void softmax_backward(const linnet_kernels *kernels, const float *p, floa
     }
 }
 
+/* Scores are capped: d_tile times the cap's slope, 1 - (score / cap)^2. `tile` is room for the scores. */
+static void cap_backward(const attention_work *work, const float *q, size_t n_rows, size_t kv_head,
+                         key_range keys, float *tile, float *d_tile)
+{
+    size_t step = linnet_tile_stride(keys.n);
+    float inverse = 1.0f / work->attention->cap;
+    scores(work, q, work->query_width, n_rows, kv_head, keys, tile, step);
+    for (size_t row = 0; row < n_rows; row++)
+        for (size_t i = 0; i < keys.n; i++) {
+            float share = tile[row * step + i] * inverse;
+            d_tile[row * step + i] *= 1.0f - share * share;
+        }
+}
+
 /* One tile of queries of a head: adds to the head's d_k, d_v and replaces these queries by their gradient. */
 static void backward_tile(const attention_work *work, size_t head, size_t start, size_t n_rows, float *d_k,
                           float *d_v, float *tile)
 {
     const linnet_attention *attention = work->attention;
     const linnet_kernels *kernels = attention->work->product.kernels;
+    key_range keys = keys_of(attention, start, n_rows);
     size_t width = attention->head_width, kv_head = head / (attention->n_heads / attention->n_kv_heads);
-    size_t stride = work->query_width, kv_stride = work->kv_width, n_keys = start + n_rows;
-    size_t tile_step = linnet_tile_stride(n_keys);
-    const float *k = work->k + kv_head * width, *v = work->v + kv_head * width;
+    size_t stride = work->query_width, kv_stride = work->kv_width, step = linnet_tile_stride(keys.n);
+    const float *k = work->k + keys.first * kv_stride + kv_head * width;
+    const float *v = work->v + keys.first * kv_stride + kv_head * width;
     const float *d_out = work->d_out + start * stride + head * width;
-    float *q = work->d_q + start * stride + head * width, *d_tile = tile + n_rows * tile_step;
-    probabilities(work, head, start, n_rows, tile);
-    kernels->gemm_nt(n_rows, n_keys, width, 1.0f, d_out, stride, v, kv_stride, d_tile, tile_step, false);
-    kernels->gemm_tn(n_keys, width, n_rows, 1.0f, tile, tile_step, d_out, stride, d_v, width, true);
-    softmax_backward(kernels, tile, d_tile, n_rows, n_keys);
-    kernels->gemm_tn(n_keys, width, n_rows, work->scale, d_tile, tile_step, q, stride, d_k, width, true);
-    kernels->gemm_nn(n_rows, width, n_keys, work->scale, d_tile, tile_step, k, kv_stride, q, stride, false);
+    float *q = work->d_q + start * stride + head * width, *d_tile = tile + n_rows * step;
+    d_k += keys.first * width;
+    d_v += keys.first * width;
+    probabilities(work, head, start, n_rows, keys, tile);
+    kernels->gemm_nt(n_rows, keys.n, width, 1.0f, d_out, stride, v, kv_stride, d_tile, step, false);
+    kernels->gemm_tn(keys.n, width, n_rows, 1.0f, tile, step, d_out, stride, d_v, width, true);
+    softmax_backward(kernels, tile, d_tile, n_rows, keys.n);
+    if (attention->cap > 0)
+        cap_backward(work, q, n_rows, kv_head, keys, tile, d_tile);
+    kernels->gemm_tn(keys.n, width, n_rows, attention->scale, d_tile, step, q, stride, d_k, width, true);
+    kernels->gemm_nn(n_rows, width, keys.n, attention->scale, d_tile, step, k, kv_stride, q, stride, false);
 }
 
 static void backward_heads(void *context, size_t first, size_t last, unsigned thread)

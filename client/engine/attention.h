@@ -9,7 +9,10 @@
 typedef struct linnet_attention {
     const linnet_workspace *work;
     size_t n_heads, n_kv_heads, head_width;
-    size_t n_queries, position; /* query i stands at position + i and sees keys 0..position + i */
+    size_t n_queries, position; /* query i stands at position + i and sees no keys behind itself */
+    size_t window;              /* and this many at most, itself included; 0: all */
+    float scale;                /* of scores */
+    float cap;                  /* scores become cap tanh(score / cap); 0: they do not */
 } linnet_attention;
 
 /** Rows of linnet_tile_stride(context_tokens) floats that a thread needs in linnet_workspace.tiles. */
@@ -19,7 +22,7 @@ enum {
     LINNET_ATTENTION_ROWS_TRAIN = 2 * LINNET_ATTENTION_QUERIES
 };
 
-/** out (n_queries, n_heads x head_width) = softmax(q k^T / sqrt(head_width)) v, per head; k and v have
+/** out (n_queries, n_heads x head_width) = softmax(cap(scale q k^T)) v, per head; k and v have
  *  position + n_queries rows of n_kv_heads x head_width. */
 void linnet_attention_forward(const linnet_attention *attention, const float *q, const float *k,
                               const float *v, float *out);

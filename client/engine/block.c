@@ -1,19 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One block of a llama model (Touvron et al. 2023): middle = x + O attention(rope(Q n), rope(K n), V n), n =
- * norm(x); y = middle + D (silu(G m) * U m), m = norm(middle); each linear with a low-rank side path where
- * adapted. The backward pass writes gradients over the values they belong to as soon as these have had their
- * last use: normed, attended and activated turn into their gradients once d_A has been taken from them, and
- * q, k, v, gate and up in place. Normed inputs are cheaper to make again than to keep. */
+/* One block of a model, as its architecture's row says:
+ *
+ *   middle = x + r P(O attention(rope(N(Q n)), rope(N(K n)), V n)),  n = norm(x)
+ *   y = middle + r P(D (act(G m) * U m)),                            m = norm(middle), or n in a parallel
+ * block
+ *
+ * each linear with its bias and a low-rank side path where it has them; norms P behind a branch and N of
+ * heads, the gate G and the scale r of sums only where the row has them (Touvron et al. 2023 and the families
+ * after it). The backward pass writes gradients over the values they belong to as soon as these have had
+ * their last use: normed, attended and activated turn into their gradients once d_A has been taken from them,
+ * and q, k, v, gate and up in place. Normed inputs are cheaper to make again than to keep; what a norm behind
+ * a product reads is kept. */
 #include "block.h"
 
 #include "attention.h"
 #include "ops.h"
+
+static bool has_gate(const linnet_block *block)
+{
+    return block->model->architecture->activation != LINNET_ACTIVATION_GELU;
+}
+
+/* Does a branch's gradient differ from that of the sum that it joins? */
+static bool needs_branch(const linnet_model *model)
+{
+    return model->architecture->has_post_norms || model->residual_scale != 1;
+}
 
 void linnet_block_parts(linnet_block *block, bool train, linnet_part parts[LINNET_BLOCK_PARTS])
 {
     const linnet_model *model = block->model;
     size_t n = block->n_tokens_max, width = model->shape.width, ffn_width = model->shape.ffn_width;
     size_t pair_width = 2 * (train && model->query_width > ffn_width ? model->query_width : ffn_width);
+    size_t n_raw = train && model->architecture->has_qk_norms ? n : 0;
+    size_t n_out = train && model->architecture->has_post_norms ? n : 0;
     const linnet_part list[LINNET_BLOCK_PARTS] = {
         {&block->normed, n, width},
         {&block->q, n, model->query_width},
@@ -21,16 +41,30 @@ void linnet_block_parts(linnet_block *block, bool train, linnet_part parts[LINNE
         {&block->middle, n, width},
         {&block->gate, n, pair_width}, /* gate and up, and in the backward pass the heads' gradients */
         {&block->activated, train ? n : 0, ffn_width},
+        {&block->raw_q, n_raw, model->query_width},
+        {&block->raw_k, n_raw, model->kv_width},
+        {&block->attention_out, n_out, width},
+        {&block->ffn_out, n_out, width},
+        {&block->branch, train && needs_branch(model) ? n : 0, width},
     };
     memcpy(parts, list, sizeof(list));
 }
 
 void linnet_block_share(linnet_block *block, bool train)
 {
+    const linnet_architecture *row = block->model->architecture;
     block->up = block->gate + block->n_tokens_max * block->model->shape.ffn_width;
     block->heads = block->gate;
     if (!train)
         block->activated = block->gate;
+    if (!train || !row->has_qk_norms)
+        block->raw_q = block->raw_k = NULL;
+    if (!train || !row->has_post_norms) {
+        block->attention_out = block->middle;
+        block->ffn_out = NULL;
+    }
+    if (!train || !needs_branch(block->model))
+        block->branch = NULL;
 }
 
 static float *h_of(const linnet_block *block, const linnet_block_pass *pass, linnet_target target)
@@ -39,56 +73,114 @@ static float *h_of(const linnet_block *block, const linnet_block_pass *pass, lin
     return lora->rank == 0 ? NULL : block->h + lora->h_column * pass->n_tokens;
 }
 
+static const linnet_layer *layer_of(const linnet_block *block, const linnet_block_pass *pass)
+{
+    return &block->model->layers[pass->layer];
+}
+
 static void forward(const linnet_block *block, const linnet_block_pass *pass, linnet_target target,
                     const float *x, size_t n_tokens, float *y)
 {
-    linnet_linear_forward(&block->work->product, &block->model->layers[pass->layer].linears[target],
-                          &pass->lora[target], x, n_tokens, h_of(block, pass, target), y);
+    const linnet_layer *layer = layer_of(block, pass);
+    const linnet_matrix *w = &layer->linears[target];
+    linnet_linear_forward(&block->work->product, w, &pass->lora[target], x, n_tokens,
+                          h_of(block, pass, target), y);
+    if (layer->biases[target])
+        linnet_add_bias(block->work, layer->biases[target], n_tokens, w->rows, y);
 }
 
-static linnet_attention attention_of(const linnet_block *block, size_t n_queries, size_t position)
+static linnet_attention attention_of(const linnet_block *block, const linnet_block_pass *pass,
+                                     size_t n_queries, size_t position)
 {
-    const linnet_model_shape *shape = &block->model->shape;
-    return (linnet_attention){block->work,       shape->n_heads, shape->n_kv_heads,
-                              shape->head_width, n_queries,      position};
+    const linnet_model *model = block->model;
+    return (linnet_attention){.work = block->work,
+                              .n_heads = model->shape.n_heads,
+                              .n_kv_heads = model->shape.n_kv_heads,
+                              .head_width = model->shape.head_width,
+                              .n_queries = n_queries,
+                              .position = position,
+                              .window = layer_of(block, pass)->window,
+                              .scale = model->attention_scale,
+                              .cap = model->attention_cap};
+}
+
+/* Norm of every head, where there is one, then the turn; raw: where the product is. */
+static void prepare_heads(const linnet_block *block, const linnet_block_pass *pass, const linnet_norm *norm,
+                          const float *raw, size_t n_tokens, size_t position, size_t n_heads, float *heads)
+{
+    size_t head_width = block->model->shape.head_width;
+    if (norm->weight)
+        linnet_norm_forward(block->work, norm, raw, n_tokens * n_heads, head_width, heads);
+    linnet_rotate(block->work, layer_of(block, pass)->rope, heads, n_tokens, position, n_heads, head_width,
+                  false);
 }
 
 /* ---- forward ---- */
 
-void linnet_block_forward(const linnet_block *block, const linnet_block_pass *pass, const float *x,
-                          size_t skip, float *y)
+/* From the normed input of all tokens to middle, for tokens skip..n_tokens-1. */
+static void attention_forward(const linnet_block *block, const linnet_block_pass *pass, const float *x,
+                              size_t skip)
 {
-    const linnet_workspace *work = block->work;
-    const linnet_model_shape *shape = &block->model->shape;
-    const linnet_layer *layer = &block->model->layers[pass->layer];
-    size_t width = shape->width, kv_width = block->model->kv_width;
-    size_t n = pass->n_tokens - skip, position = pass->position + skip;
-    float *k = pass->k + pass->position * kv_width, *v = pass->v + pass->position * kv_width;
-
-    linnet_norm_forward(work, x, layer->attention_norm, shape->norm_epsilon, pass->n_tokens, width,
-                        block->normed);
-    forward(block, pass, LINNET_TARGET_ATTN_K, block->normed, pass->n_tokens, k);
+    const linnet_model *model = block->model;
+    const linnet_layer *layer = layer_of(block, pass);
+    size_t width = model->shape.width, n = pass->n_tokens - skip, position = pass->position + skip;
+    float *k = pass->k + pass->position * model->kv_width, *v = pass->v + pass->position * model->kv_width;
+    float *raw_k = block->raw_k ? block->raw_k : k, *raw_q = block->raw_q ? block->raw_q : block->q;
+    forward(block, pass, LINNET_TARGET_ATTN_K, block->normed, pass->n_tokens, raw_k);
     forward(block, pass, LINNET_TARGET_ATTN_V, block->normed, pass->n_tokens, v);
-    linnet_rope(work, k, pass->n_tokens, pass->position, shape->n_kv_heads, shape->head_width, false);
-    forward(block, pass, LINNET_TARGET_ATTN_Q, block->normed + skip * width, n, block->q);
-    linnet_rope(work, block->q, n, position, shape->n_heads, shape->head_width, false);
-    linnet_attention attention = attention_of(block, n, position);
+    prepare_heads(block, pass, &layer->k_norm, raw_k, pass->n_tokens, pass->position, model->shape.n_kv_heads,
+                  k);
+    forward(block, pass, LINNET_TARGET_ATTN_Q, block->normed + skip * width, n, raw_q);
+    prepare_heads(block, pass, &layer->q_norm, raw_q, n, position, model->shape.n_heads, block->q);
+    linnet_attention attention = attention_of(block, pass, n, position);
     linnet_attention_forward(&attention, block->q, pass->k, pass->v, block->attended);
-    forward(block, pass, LINNET_TARGET_ATTN_OUTPUT, block->attended, n, block->middle);
-    linnet_add(work, x + skip * width, n * width, block->middle);
+    forward(block, pass, LINNET_TARGET_ATTN_OUTPUT, block->attended, n, block->attention_out);
+    if (layer->attention_post_norm.weight)
+        linnet_norm_forward(block->work, &layer->attention_post_norm, block->attention_out, n, width,
+                            block->middle);
+    linnet_add(block->work, x + skip * width, n * width, model->residual_scale, block->middle);
+}
 
-    linnet_norm_forward(work, block->middle, layer->ffn_norm, shape->norm_epsilon, n, width, block->normed);
-    forward(block, pass, LINNET_TARGET_FFN_GATE, block->normed, n, block->gate);
-    forward(block, pass, LINNET_TARGET_FFN_UP, block->normed, n, block->up);
-    linnet_swiglu_forward(work, block->gate, block->up, n * shape->ffn_width, block->activated);
-    if (!y) {
-        linnet_lora_forward_h(&work->product, &layer->linears[LINNET_TARGET_FFN_DOWN],
+/* From m, the normed input of n tokens, to y; y NULL: only what the backward pass needs. */
+static void ffn_forward(const linnet_block *block, const linnet_block_pass *pass, const float *m, size_t n,
+                        float *y)
+{
+    const linnet_model *model = block->model;
+    const linnet_layer *layer = layer_of(block, pass);
+    size_t width = model->shape.width;
+    float *up = has_gate(block) ? block->up : NULL, *out = block->ffn_out ? block->ffn_out : y;
+    if (up)
+        forward(block, pass, LINNET_TARGET_FFN_GATE, m, n, block->gate);
+    forward(block, pass, LINNET_TARGET_FFN_UP, m, n, up ? up : block->gate);
+    linnet_activation_forward(block->work, model->architecture->activation, block->gate, up,
+                              n * model->shape.ffn_width, block->activated);
+    if (!out) {
+        linnet_lora_forward_h(&block->work->product, &layer->linears[LINNET_TARGET_FFN_DOWN],
                               &pass->lora[LINNET_TARGET_FFN_DOWN], block->activated, n,
                               h_of(block, pass, LINNET_TARGET_FFN_DOWN));
         return;
     }
-    forward(block, pass, LINNET_TARGET_FFN_DOWN, block->activated, n, y);
-    linnet_add(work, block->middle, n * width, y);
+    forward(block, pass, LINNET_TARGET_FFN_DOWN, block->activated, n, out);
+    if (!y)
+        return;
+    if (layer->ffn_post_norm.weight)
+        linnet_norm_forward(block->work, &layer->ffn_post_norm, out, n, width, y);
+    linnet_add(block->work, block->middle, n * width, model->residual_scale, y);
+}
+
+void linnet_block_forward(const linnet_block *block, const linnet_block_pass *pass, const float *x,
+                          size_t skip, float *y)
+{
+    const linnet_layer *layer = layer_of(block, pass);
+    size_t width = block->model->shape.width, n = pass->n_tokens - skip;
+    linnet_norm_forward(block->work, &layer->attention_norm, x, pass->n_tokens, width, block->normed);
+    attention_forward(block, pass, x, skip);
+    if (block->model->architecture->is_parallel) {
+        ffn_forward(block, pass, block->normed + skip * width, n, y);
+        return;
+    }
+    linnet_norm_forward(block->work, &layer->ffn_norm, block->middle, n, width, block->normed);
+    ffn_forward(block, pass, block->normed, n, y);
 }
 
 /* ---- backward ---- */
@@ -98,8 +190,8 @@ static void factors(const linnet_block *block, const linnet_block_pass *pass,
                     const float *x)
 {
     const linnet_lora *lora = &pass->lora[target];
-    linnet_lora_backward_factors(&block->work->product, &block->model->layers[pass->layer].linears[target],
-                                 lora, d_y, x, pass->n_tokens, h_of(block, pass, target),
+    linnet_lora_backward_factors(&block->work->product, &layer_of(block, pass)->linears[target], lora, d_y, x,
+                                 pass->n_tokens, h_of(block, pass, target),
                                  gradient->factors & LINNET_FACTOR_A ? gradient->data + lora->a_offset : NULL,
                                  gradient->factors & LINNET_FACTOR_B ? gradient->data + lora->b_offset
                                                                      : NULL);
@@ -108,7 +200,7 @@ static void factors(const linnet_block *block, const linnet_block_pass *pass,
 static void backward(const linnet_block *block, const linnet_block_pass *pass, linnet_target target,
                      const float *d_y, float *d_x)
 {
-    linnet_linear_backward(&block->work->product, &block->model->layers[pass->layer].linears[target],
+    linnet_linear_backward(&block->work->product, &layer_of(block, pass)->linears[target],
                            &pass->lora[target], d_y, h_of(block, pass, target), pass->n_tokens, d_x);
 }
 
@@ -129,74 +221,122 @@ static bool is_adapted(const linnet_block_pass *pass, linnet_target first, linne
 /* The normed input of targets first..last into block->normed, where the gradient of an A needs it. */
 static void renorm(const linnet_block *block, const linnet_block_pass *pass,
                    const linnet_block_gradient *gradient, linnet_target first, linnet_target last,
-                   const float *x, const float *weight)
+                   const linnet_norm *norm, const float *x)
 {
     if ((gradient->factors & LINNET_FACTOR_A) && is_adapted(pass, first, last))
-        linnet_norm_forward(block->work, x, weight, block->model->shape.norm_epsilon, pass->n_tokens,
-                            block->model->shape.width, block->normed);
+        linnet_norm_forward(block->work, norm, x, pass->n_tokens, block->model->shape.width, block->normed);
 }
 
-/* d_x: from the gradient of y to that of middle. */
-static void ffn_backward(const linnet_block *block, const linnet_block_pass *pass,
-                         const linnet_block_gradient *gradient, bool need_input, float *d_x)
+/* The gradient of a branch's product from that of the sum that it joins; out: the product, for its norm. */
+static const float *branch_gradient(const linnet_block *block, const linnet_block_pass *pass,
+                                    const linnet_norm *norm, const float *out, const float *d_sum)
 {
-    const linnet_model_shape *shape = &block->model->shape;
-    const linnet_layer *layer = &block->model->layers[pass->layer];
-    size_t n = pass->n_tokens;
-    factors(block, pass, gradient, LINNET_TARGET_FFN_DOWN, d_x, block->activated);
+    size_t width = block->model->shape.width, n = pass->n_tokens * width;
+    if (!block->branch)
+        return d_sum;
+    for (size_t i = 0; i < n; i++)
+        block->branch[i] = block->model->residual_scale * d_sum[i];
+    if (norm->weight)
+        linnet_norm_backward(block->work, norm, out, block->branch, pass->n_tokens, width, block->branch,
+                             false);
+    return block->branch;
+}
+
+/* From d_sum, the gradient of y, to that of the normed input, which is added to d_normed where need_input.
+ * norm, x: what made the normed input. */
+static void ffn_backward(const linnet_block *block, const linnet_block_pass *pass,
+                         const linnet_block_gradient *gradient, const linnet_norm *norm, const float *x,
+                         bool need_input, const float *d_sum, float *d_normed)
+{
+    const linnet_model *model = block->model;
+    float *up = has_gate(block) ? block->up : NULL;
+    size_t n = pass->n_tokens * model->shape.ffn_width;
+    const float *d_out =
+        branch_gradient(block, pass, &layer_of(block, pass)->ffn_post_norm, block->ffn_out, d_sum);
+    factors(block, pass, gradient, LINNET_TARGET_FFN_DOWN, d_out, block->activated);
     if (!need_input && !is_adapted(pass, LINNET_TARGET_FFN_GATE, LINNET_TARGET_FFN_UP))
         return;
-    clear(block->activated, n * shape->ffn_width);
-    backward(block, pass, LINNET_TARGET_FFN_DOWN, d_x, block->activated);
-    linnet_swiglu_backward(block->work, block->gate, block->up, block->activated, n * shape->ffn_width);
-    renorm(block, pass, gradient, LINNET_TARGET_FFN_GATE, LINNET_TARGET_FFN_UP, block->middle,
-           layer->ffn_norm);
-    factors(block, pass, gradient, LINNET_TARGET_FFN_GATE, block->gate, block->normed);
-    factors(block, pass, gradient, LINNET_TARGET_FFN_UP, block->up, block->normed);
+    clear(block->activated, n);
+    backward(block, pass, LINNET_TARGET_FFN_DOWN, d_out, block->activated);
+    linnet_activation_backward(block->work, model->architecture->activation, block->gate, up,
+                               block->activated, n);
+    renorm(block, pass, gradient, LINNET_TARGET_FFN_GATE, LINNET_TARGET_FFN_UP, norm, x);
+    if (up)
+        factors(block, pass, gradient, LINNET_TARGET_FFN_GATE, block->gate, block->normed);
+    factors(block, pass, gradient, LINNET_TARGET_FFN_UP, up ? up : block->gate, block->normed);
     if (!need_input)
         return;
-    clear(block->normed, n * shape->width);
-    backward(block, pass, LINNET_TARGET_FFN_GATE, block->gate, block->normed);
-    backward(block, pass, LINNET_TARGET_FFN_UP, block->up, block->normed);
-    linnet_norm_backward(block->work, block->middle, layer->ffn_norm, shape->norm_epsilon, block->normed, n,
-                         shape->width, d_x, true);
+    clear(d_normed, pass->n_tokens * model->shape.width);
+    if (up)
+        backward(block, pass, LINNET_TARGET_FFN_GATE, block->gate, d_normed);
+    backward(block, pass, LINNET_TARGET_FFN_UP, up ? up : block->gate, d_normed);
 }
 
-/* d_x: from the gradient of middle to that of x. */
+/* The gradient of turned heads becomes that of the product. */
+static void heads_backward(const linnet_block *block, const linnet_block_pass *pass, const linnet_norm *norm,
+                           const float *raw, size_t n_heads, float *heads)
+{
+    size_t head_width = block->model->shape.head_width;
+    linnet_rotate(block->work, layer_of(block, pass)->rope, heads, pass->n_tokens, 0, n_heads, head_width,
+                  true);
+    if (norm->weight)
+        linnet_norm_backward(block->work, norm, raw, heads, pass->n_tokens * n_heads, head_width, heads,
+                             false);
+}
+
+/* From d_sum, the gradient of middle, to that of the normed input, which is added to d_normed where
+ * need_input. */
 static void attention_backward(const linnet_block *block, const linnet_block_pass *pass, const float *x,
-                               const linnet_block_gradient *gradient, bool need_input, float *d_x)
+                               const linnet_block_gradient *gradient, bool need_input, const float *d_sum,
+                               float *d_normed)
 {
     const linnet_model_shape *shape = &block->model->shape;
-    const linnet_layer *layer = &block->model->layers[pass->layer];
+    const linnet_layer *layer = layer_of(block, pass);
     size_t n = pass->n_tokens;
-    factors(block, pass, gradient, LINNET_TARGET_ATTN_OUTPUT, d_x, block->attended);
+    const float *d_out =
+        branch_gradient(block, pass, &layer->attention_post_norm, block->attention_out, d_sum);
+    factors(block, pass, gradient, LINNET_TARGET_ATTN_OUTPUT, d_out, block->attended);
     if (!need_input && !is_adapted(pass, LINNET_TARGET_ATTN_Q, LINNET_TARGET_ATTN_V))
         return;
     clear(block->attended, n * block->model->query_width);
-    backward(block, pass, LINNET_TARGET_ATTN_OUTPUT, d_x, block->attended);
-    linnet_attention attention = attention_of(block, n, 0);
+    backward(block, pass, LINNET_TARGET_ATTN_OUTPUT, d_out, block->attended);
+    linnet_attention attention = attention_of(block, pass, n, 0);
     linnet_attention_backward(&attention, block->q, pass->k, pass->v, block->attended, block->heads);
-    linnet_rope(block->work, block->q, n, 0, shape->n_heads, shape->head_width, true);
-    linnet_rope(block->work, pass->k, n, 0, shape->n_kv_heads, shape->head_width, true);
-    renorm(block, pass, gradient, LINNET_TARGET_ATTN_Q, LINNET_TARGET_ATTN_V, x, layer->attention_norm);
+    heads_backward(block, pass, &layer->q_norm, block->raw_q, shape->n_heads, block->q);
+    heads_backward(block, pass, &layer->k_norm, block->raw_k, shape->n_kv_heads, pass->k);
+    renorm(block, pass, gradient, LINNET_TARGET_ATTN_Q, LINNET_TARGET_ATTN_V, &layer->attention_norm, x);
     factors(block, pass, gradient, LINNET_TARGET_ATTN_Q, block->q, block->normed);
     factors(block, pass, gradient, LINNET_TARGET_ATTN_K, pass->k, block->normed);
     factors(block, pass, gradient, LINNET_TARGET_ATTN_V, pass->v, block->normed);
     if (!need_input)
         return;
-    clear(block->normed, n * shape->width);
-    backward(block, pass, LINNET_TARGET_ATTN_Q, block->q, block->normed);
-    backward(block, pass, LINNET_TARGET_ATTN_K, pass->k, block->normed);
-    backward(block, pass, LINNET_TARGET_ATTN_V, pass->v, block->normed);
-    linnet_norm_backward(block->work, x, layer->attention_norm, shape->norm_epsilon, block->normed, n,
-                         shape->width, d_x, true);
+    if (d_normed == block->normed) /* else the feed-forward's part is in it already */
+        clear(d_normed, n * shape->width);
+    backward(block, pass, LINNET_TARGET_ATTN_Q, block->q, d_normed);
+    backward(block, pass, LINNET_TARGET_ATTN_K, pass->k, d_normed);
+    backward(block, pass, LINNET_TARGET_ATTN_V, pass->v, d_normed);
 }
 
 void linnet_block_backward(const linnet_block *block, const linnet_block_pass *pass, const float *x,
                            const linnet_block_gradient *gradient, bool need_input, float *d_x)
 {
+    const linnet_layer *layer = layer_of(block, pass);
+    size_t n = pass->n_tokens, width = block->model->shape.width;
     bool attention = need_input || is_adapted(pass, LINNET_TARGET_ATTN_Q, LINNET_TARGET_ATTN_OUTPUT);
-    ffn_backward(block, pass, gradient, attention, d_x);
-    if (attention)
-        attention_backward(block, pass, x, gradient, need_input, d_x);
+    if (block->model->architecture->is_parallel) {
+        /* middle, which nothing reads, takes the gradient of the input that both branches share */
+        ffn_backward(block, pass, gradient, &layer->attention_norm, x, need_input, d_x, block->middle);
+        if (attention)
+            attention_backward(block, pass, x, gradient, need_input, d_x, block->middle);
+        if (need_input)
+            linnet_norm_backward(block->work, &layer->attention_norm, x, block->middle, n, width, d_x, true);
+        return;
+    }
+    ffn_backward(block, pass, gradient, &layer->ffn_norm, block->middle, attention, d_x, block->normed);
+    if (!attention)
+        return;
+    linnet_norm_backward(block->work, &layer->ffn_norm, block->middle, block->normed, n, width, d_x, true);
+    attention_backward(block, pass, x, gradient, need_input, d_x, block->normed);
+    if (need_input)
+        linnet_norm_backward(block->work, &layer->attention_norm, x, block->normed, n, width, d_x, true);
 }

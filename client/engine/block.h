@@ -15,17 +15,22 @@ typedef struct linnet_block {
     float *normed;    /* width: input of q, k, v, then of gate, up; backward: its gradient */
     float *q;         /* query_width; backward: its gradient */
     float *attended;  /* query_width: input of attn_output; backward: its gradient */
-    float *middle;    /* width: the residual stream between attention and feed-forward */
-    float *gate, *up; /* ffn_width */
+    float *middle;    /* width: the residual stream between attention and feed-forward; backward of a parallel
+                         block: the gradient of normed */
+    float *gate, *up; /* ffn_width; without a gate, gate is what the activation reads */
     float *activated; /* ffn_width: input of ffn_down; backward: its gradient. May be gate where there is no
                          backward */
     float *heads; /* backward only, may be gate: 2 x query_width, of gate and up once they are done with */
-    float *h;     /* lora_table.rank_sum: of every linear, (n_tokens, rank) after one another */
+    float *raw_q, *raw_k; /* query_width, kv_width: before their norms, for the backward pass; else NULL */
+    float *attention_out; /* width: before its norm, for the backward pass; else middle */
+    float *ffn_out;       /* width: the same; else NULL, and y is used */
+    float *branch;        /* width: the gradient of a branch that is normed or scaled; else NULL */
+    float *h;             /* lora_table.rank_sum: of every linear, (n_tokens, rank) after one another */
 } linnet_block;
 
 /** The parts of a block's buffers except h, for linnet_parts_place; `block` must stay where it is until then.
  */
-enum { LINNET_BLOCK_PARTS = 6 };
+enum { LINNET_BLOCK_PARTS = 11 };
 void linnet_block_parts(linnet_block *block, bool train, linnet_part parts[LINNET_BLOCK_PARTS]);
 /** After the placing: the buffers that share. */
 void linnet_block_share(linnet_block *block, bool train);
@@ -34,7 +39,7 @@ void linnet_block_share(linnet_block *block, bool train);
  * pass writes the last n_tokens of them, rotated. */
 typedef struct linnet_block_pass {
     uint32_t layer;
-    const linnet_lora *lora; /* LINNET_TARGETS entries of this layer */
+    const linnet_lora *lora; /* LINNET_LINEARS entries of this layer */
     size_t n_tokens, position;
     float *k, *v;
 } linnet_block_pass;

@@ -9,7 +9,7 @@ linnet_status linnet_lora_table_init(linnet_lora_table *table, const linnet_mode
 {
     uint32_t n_layers = model->shape.n_layers;
     *table = (linnet_lora_table){.lowest_layer = n_layers};
-    table->entries = calloc((size_t)n_layers * LINNET_TARGETS, sizeof(table->entries[0]));
+    table->entries = calloc((size_t)n_layers * LINNET_LINEARS, sizeof(table->entries[0]));
     if (!table->entries)
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for the linears of %u layers",
                            (unsigned)n_layers);
@@ -24,35 +24,52 @@ void linnet_lora_table_release(linnet_lora_table *table)
 
 void linnet_lora_unbind(linnet_lora_table *table, const linnet_model *model)
 {
-    memset(table->entries, 0, (size_t)model->shape.n_layers * LINNET_TARGETS * sizeof(table->entries[0]));
+    memset(table->entries, 0, (size_t)model->shape.n_layers * LINNET_LINEARS * sizeof(table->entries[0]));
     table->rank_sum = 0;
     table->lowest_layer = model->shape.n_layers;
+}
+
+/* The linears whose rows an adapted matrix holds, one after another: [*ret_first, *ret_first + returned). */
+static size_t linears_of(const linnet_model *model, linnet_target target, linnet_target *ret_first)
+{
+    bool is_fused = target == LINNET_TARGET_FFN_UP && model->architecture->has_fused_gate;
+    *ret_first = target == LINNET_TARGET_ATTN_QKV ? LINNET_TARGET_ATTN_Q
+                 : is_fused                       ? LINNET_TARGET_FFN_GATE
+                                                  : target;
+    return target == LINNET_TARGET_ATTN_QKV ? 3 : is_fused ? 2 : 1;
 }
 
 static linnet_status bind_entry(linnet_lora_table *table, const linnet_model *model,
                                 const linnet_adapter *adapter, size_t index, linnet_error *err)
 {
     const linnet_layout_entry *entry = &adapter->layout->entries[index];
+    linnet_target first;
+    size_t rows = 0, at = 0;
     if (entry->layer >= model->shape.n_layers || (size_t)entry->target >= LINNET_TARGETS)
         return linnet_fail(err, LINNET_ERR_MISMATCH,
                            "the adapter adapts '%s', which model '%s' does not have", entry->name,
                            linnet_gguf_path(model->gguf));
-    const linnet_matrix *w = &model->layers[entry->layer].linears[entry->target];
-    linnet_lora *lora = &table->entries[entry->layer * LINNET_TARGETS + (size_t)entry->target];
-    if (entry->rows != w->rows || entry->columns != w->columns)
+    size_t n = linears_of(model, entry->target, &first);
+    const linnet_matrix *linears = &model->layers[entry->layer].linears[first];
+    linnet_lora *lora = &table->entries[entry->layer * LINNET_LINEARS + (size_t)first];
+    for (size_t i = 0; i < n; i++)
+        rows += linears[i].rows;
+    if (entry->rows != rows || entry->columns != linears[0].columns)
         return linnet_fail(err, LINNET_ERR_MISMATCH,
                            "the adapter's '%s' is for a %u x %u matrix, that of model '%s' is %zu x %zu",
                            entry->name, (unsigned)entry->rows, (unsigned)entry->columns,
-                           linnet_gguf_path(model->gguf), w->rows, w->columns);
-    if (lora->rank != 0 || entry->rank == 0)
-        return linnet_fail(err, LINNET_ERR_MISMATCH, "the adapter's '%s' stands twice or has no rank",
-                           entry->name);
-    *lora = (linnet_lora){.a = linnet_adapter_a(adapter, index),
-                          .b = linnet_adapter_b(adapter, index),
-                          .rank = entry->rank,
-                          .scale = adapter->layout->alpha / (float)entry->rank,
-                          .a_offset = entry->a_offset,
-                          .b_offset = entry->b_offset};
+                           linnet_gguf_path(model->gguf), rows, linears[0].columns);
+    for (size_t i = 0; i < n; at += linears[i++].rows) {
+        if (lora[i].rank != 0 || entry->rank == 0)
+            return linnet_fail(err, LINNET_ERR_MISMATCH, "the adapter's '%s' stands twice or has no rank",
+                               entry->name);
+        lora[i] = (linnet_lora){.a = linnet_adapter_a(adapter, index),
+                                .b = linnet_adapter_b(adapter, index) + at * entry->rank,
+                                .rank = entry->rank,
+                                .scale = adapter->layout->alpha / (float)entry->rank,
+                                .a_offset = entry->a_offset,
+                                .b_offset = entry->b_offset + at * entry->rank};
+    }
     return LINNET_OK;
 }
 
@@ -69,8 +86,8 @@ linnet_status linnet_lora_bind(linnet_lora_table *table, const linnet_model *mod
     }
     for (uint32_t layer = model->shape.n_layers; layer-- > 0;) {
         size_t rank_sum = 0;
-        for (size_t target = 0; target < LINNET_TARGETS; target++) {
-            linnet_lora *lora = &table->entries[layer * LINNET_TARGETS + target];
+        for (size_t target = 0; target < LINNET_LINEARS; target++) {
+            linnet_lora *lora = &table->entries[layer * LINNET_LINEARS + target];
             lora->h_column = rank_sum;
             rank_sum += lora->rank;
         }

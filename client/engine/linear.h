@@ -17,9 +17,10 @@ typedef struct linnet_lora {
     size_t a_offset, b_offset; /* of the factors in the adapter's data and in gradients */
 } linnet_lora;
 
-/** The side paths of a model, [layer][target]. */
+/** The side paths of a model, [layer][linear]. An adapter of a matrix that holds several linears gives each
+ * of them a side path: the same A, and its rows of B. */
 typedef struct linnet_lora_table {
-    linnet_lora *entries;  /* owned, n_layers x LINNET_TARGETS */
+    linnet_lora *entries;  /* owned, n_layers x LINNET_LINEARS */
     size_t rank_sum;       /* the largest sum of ranks in a layer: columns of h */
     uint32_t lowest_layer; /* with a side path; n_layers where none has */
 } linnet_lora_table;

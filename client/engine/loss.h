@@ -10,13 +10,16 @@
 typedef struct linnet_loss_row {
     double others;     /* sum of exp(logit - top) over what was seen, without the target */
     float top, target; /* the largest logit seen; the target's */
+    float slope;       /* the target's, where logits are capped */
 } linnet_loss_row;
 
 typedef struct linnet_loss {
     const linnet_workspace *work;
-    const linnet_matrix *output;
-    size_t tile_rows;      /* logits of a tile: never tokens x vocabulary for a vocabulary worth the name */
-    float *logits;         /* n_tokens_max x tile_rows */
+    const linnet_model *model;
+    size_t tile_rows; /* logits of a tile: never tokens x vocabulary for a vocabulary worth the name */
+    float *logits;    /* n_tokens_max x tile_rows */
+    float *slopes;    /* the same size: d(logit) / d(its product), where logits are capped and a gradient is
+                         asked for */
     linnet_loss_row *rows; /* n_tokens_max */
 } linnet_loss;
 

@@ -85,7 +85,7 @@ linnet_status linnet_session_set_adapter(linnet_session *session, const linnet_a
     linnet_status status = linnet_lora_bind(&session->lora, session->model, adapter, err);
     if (status != LINNET_OK)
         return status;
-    /* At most LINNET_TARGETS x LINNET_RANK_MAX columns for a chunk: far from overflow. */
+    /* At most LINNET_LINEARS x LINNET_RANK_MAX columns for a chunk: far from overflow. */
     size_t n_floats = session->block.n_tokens_max * session->lora.rank_sum;
     float *h = malloc((n_floats > 0 ? n_floats : 1) * sizeof(float));
     if (!h) {
@@ -126,12 +126,10 @@ static void feed_chunk(linnet_session *session, const int32_t *ids, size_t n)
 {
     const linnet_model *model = session->model;
     size_t cache_stride = session->context_tokens * model->kv_width;
-    for (size_t t = 0; t < n; t++)
-        linnet_row_decode(session->work.product.kernels, &model->embedding, (size_t)ids[t],
-                          session->x + t * model->shape.width);
+    linnet_embed(&session->work, model, ids, n, session->n_tokens, session->x);
     for (uint32_t layer = 0; layer < model->shape.n_layers; layer++) {
         linnet_block_pass pass = {.layer = layer,
-                                  .lora = session->lora.entries + (size_t)layer * LINNET_TARGETS,
+                                  .lora = session->lora.entries + (size_t)layer * LINNET_LINEARS,
                                   .n_tokens = n,
                                   .position = session->n_tokens,
                                   .k = session->k + layer * cache_stride,
@@ -153,9 +151,9 @@ linnet_status linnet_session_feed(linnet_session *session, const int32_t *ids, s
         chunk = n - at < session->block.n_tokens_max ? n - at : session->block.n_tokens_max;
         feed_chunk(session, ids + at, chunk);
     }
-    linnet_norm_forward(&session->work, session->x, model->output_norm, model->shape.norm_epsilon, 1,
-                        model->shape.width, session->x);
+    linnet_norm_forward(&session->work, &model->output_norm, session->x, 1, model->shape.width, session->x);
     linnet_product_forward(&session->work.product, &model->output, session->x, 1, session->logits);
+    linnet_finish_logits(session->work.product.kernels, model, 0, model->shape.vocabulary, session->logits);
     *ret_logits = session->logits;
     return LINNET_OK;
 }

@@ -19,18 +19,25 @@ typedef struct linnet_part {
 linnet_status linnet_parts_place(const linnet_part *parts, size_t n_parts, void **ret_block,
                                  size_t *ret_bytes, linnet_error *err) LINNET_NODISCARD;
 
+/** Angles of one of the model's ropes at every position. n_pairs 0: there is none. */
+typedef struct linnet_rotation {
+    float *cosines, *sines; /* [context_tokens][n_pairs] */
+    size_t n_pairs;
+    bool is_halves; /* element i turns with i + n_pairs, else 2i with 2i + 1 */
+} linnet_rotation;
+
 typedef struct linnet_workspace {
     linnet_product product;
-    float *cosines, *sines; /* [context_tokens][rope_width / 2] */
-    size_t n_rope_pairs;
+    linnet_rotation rotations[LINNET_ROPES];
     float *tiles; /* attention: of each thread, tile_stride floats: rows of round_up(context_tokens, 16) */
     size_t tile_stride;
-    float *rows; /* loss: of each thread, width floats */
+    float *rows; /* of each thread, width floats: a row of the vocabulary or of learned positions */
     void *block; /* owned: all of these */
     size_t n_bytes;
 } linnet_workspace;
 
-/** LIMIT where context_tokens is beyond LINNET_CONTEXT_MAX. n_tile_rows: see attention.h. */
+/** LIMIT where context_tokens is beyond LINNET_CONTEXT_MAX, or beyond the positions that a model has learned.
+ * n_tile_rows: see attention.h. */
 linnet_status linnet_workspace_init(linnet_workspace *work, const linnet_model *model,
                                     linnet_thread_pool *pool, size_t context_tokens, size_t n_tile_rows,
                                     linnet_error *err) LINNET_NODISCARD;

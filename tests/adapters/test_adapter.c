@@ -39,7 +39,7 @@ static void targets_are_known_by_both_names(void **state)
         const char *text;
         uint32_t want;
     } good[] = {
-        {"all", 0x7f},
+        {"all", LINNET_TARGETS_ALL},
         {"attn_q", 1},
         {"attn_q,attn_v", 5},
         {"q_proj,v_proj", 5},
@@ -47,6 +47,12 @@ static void targets_are_known_by_both_names(void **state)
         {"self_attn.o_proj", 8},
         {"gate_proj,up_proj", 0x30},
         {"mlp.down_proj,ffn_down", 0x40},
+        {"attn_qkv", 0x80},
+        {"c_attn,qkv_proj", 0x80},
+        {"dense,fc1", 0x28},
+        {"gate_up_proj", 0x20},
+        {"c_proj", 0x48}, /* gpt2 calls two so, and peft adapts both */
+        {"attn.c_proj", 8},
     };
     static const char *const bad[] = {"",    "attn",       "attn_q,", ",attn_q", "attn_q attn_v",
                                       "ALL", "attn_q,all", "proj"};
@@ -160,7 +166,8 @@ static void layouts_that_cannot_be_are_refused(void **state)
     assert_int_equal(linnet_layout_create(model, 4, 0, 1, &layout, &err), LINNET_ERR_RANGE);
     assert_int_equal(linnet_layout_create(model, 4, NAN, 1, &layout, &err), LINNET_ERR_RANGE);
     assert_int_equal(linnet_layout_create(model, 4, 8, 0, &layout, &err), LINNET_ERR_ARG);
-    assert_int_equal(linnet_layout_create(model, 4, 8, 0x80, &layout, &err), LINNET_ERR_ARG);
+    assert_int_equal(linnet_layout_create(model, 4, 8, 0x100, &layout, &err), LINNET_ERR_ARG);
+    assert_int_equal(linnet_layout_create(model, 4, 8, 0x80, &layout, &err), LINNET_ERR_UNSUPPORTED);
     assert_null(layout);
 }
 
@@ -198,7 +205,7 @@ static void models_that_do_not_fit_are_refused(void **state)
         const char *message;
     } cases[] = {
         {"llama", 1, 2, 8, LINNET_OK, ""},
-        {"gpt2", 1, 2, 8, LINNET_ERR_UNSUPPORTED, "architecture 'gpt2'"},
+        {"gptj", 1, 2, 8, LINNET_ERR_UNSUPPORTED, "architecture 'gptj'; linnet runs llama, "},
         {"llama", 2, 2, 8, LINNET_ERR_UNSUPPORTED, "no tensor 'blk.1.attn_q.weight'"},
         {"llama", 0, 2, 8, LINNET_ERR_RANGE, "0 layers"},
         {"llama", UINT32_MAX, 2, 8, LINNET_ERR_RANGE, "layers"},

@@ -41,13 +41,13 @@ static void peft_to_gguf_to_peft_keeps_every_bit(void **state)
         linnet_adapter *from_peft = NULL, *from_gguf = NULL, *again = NULL;
         linnet_error err = {0};
         adapter->data[3] = -0.0f;
-        assert_ok(linnet_adapter_save_peft(adapter, in_folder("p1"), "tiny", &err), &err);
+        assert_ok(linnet_adapter_save_peft(adapter, "llama", in_folder("p1"), "tiny", &err), &err);
         assert_ok(linnet_adapter_load(in_folder("p1"), model, &from_peft, &err), &err);
         assert_same_adapter(adapter, from_peft);
         assert_ok(linnet_adapter_save_gguf(from_peft, "llama", in_folder("a.gguf"), &err), &err);
         assert_ok(linnet_adapter_load(in_folder("a.gguf"), model, &from_gguf, &err), &err);
         assert_same_adapter(adapter, from_gguf);
-        assert_ok(linnet_adapter_save_peft(from_gguf, in_folder("p2"), "tiny", &err), &err);
+        assert_ok(linnet_adapter_save_peft(from_gguf, "llama", in_folder("p2"), "tiny", &err), &err);
         assert_ok(linnet_adapter_load(in_folder("p2"), model, &again, &err), &err);
         assert_same_adapter(adapter, again);
         linnet_adapter_destroy(adapter);
@@ -70,7 +70,7 @@ static void rows_of_q_and_k_stand_in_hugging_faces_order(void **state)
     } cases[] = {{"base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight", 3, 2, 4},
                  {"base_model.model.model.layers.1.self_attn.k_proj.lora_B.weight", 4, 1, 4},
                  {"base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight", 5, 0, 0}};
-    assert_ok(linnet_adapter_save_peft(adapter, in_folder("order"), "", &err), &err);
+    assert_ok(linnet_adapter_save_peft(adapter, "llama", in_folder("order"), "", &err), &err);
     assert_ok(linnet_safetensors_open(in_folder("order/adapter_model.safetensors"), &file, &err), &err);
     assert_int_equal(linnet_safetensors_n_tensors(file), 12);
     for (size_t c = 0; c < ARRAY_LEN(cases); c++) {
@@ -107,7 +107,7 @@ static void the_configuration_says_what_peft_reads(void **state)
     (void)state;
     linnet_adapter *adapter = random_adapter(model, "attn_q,ffn_up", 4, 8, 1);
     linnet_error err = {0};
-    assert_ok(linnet_adapter_save_peft(adapter, in_folder("cfg"), "org/\"model\"", &err), &err);
+    assert_ok(linnet_adapter_save_peft(adapter, "llama", in_folder("cfg"), "org/\"model\"", &err), &err);
     json_t *got = read_config(in_folder("cfg"));
     json_t *want = json_pack(
         "{s:s, s:s, s:i, s:i, s:[s,s], s:f, s:s, s:b, s:b, s:b, s:b, s:b, s:s, s:n, s:n, s:{}, s:{}}",
@@ -119,7 +119,7 @@ static void the_configuration_says_what_peft_reads(void **state)
     assert_true(json_equal(got, want));
     json_decref(got);
     json_decref(want);
-    assert_int_equal(linnet_adapter_save_peft(adapter, in_folder("cfg2"), "\xff", &err), LINNET_ERR_ARG);
+    assert_int_equal(linnet_adapter_save_peft(adapter, "llama", in_folder("cfg2"), "\xff", &err), LINNET_ERR_ARG);
     linnet_adapter_destroy(adapter);
 }
 
@@ -165,12 +165,12 @@ static void an_adapter_of_some_layers_has_just_those(void **state)
     assert_int_equal(adapter->layout->entries[0].rank, 2);
     assert_string_equal(adapter->layout->entries[1].name, "blk.1.ffn_down.weight");
     assert_int_equal(adapter->layout->entries[1].rank, 3);
-    assert_int_equal(linnet_adapter_save_peft(adapter, in_folder("ranks"), "", &err), LINNET_ERR_UNSUPPORTED);
+    assert_int_equal(linnet_adapter_save_peft(adapter, "llama", in_folder("ranks"), "", &err), LINNET_ERR_UNSUPPORTED);
     linnet_adapter_destroy(adapter);
     adapter = NULL;
     write_parts(in_folder("one.gguf"), parts, 2, 6);
     assert_ok(linnet_adapter_load(in_folder("one.gguf"), model, &adapter, &err), &err);
-    assert_ok(linnet_adapter_save_peft(adapter, in_folder("one"), "", &err), &err);
+    assert_ok(linnet_adapter_save_peft(adapter, "llama", in_folder("one"), "", &err), &err);
     json_t *config = read_config(in_folder("one"));
     const json_t *modules = json_object_get(config, "target_modules");
     assert_int_equal(json_array_size(modules), 1);
@@ -339,7 +339,7 @@ static void configurations_are_honoured_or_refused_by_name(void **state)
     };
     linnet_adapter *adapter = random_adapter(model, "attn_q,attn_v", 4, 8, 1);
     linnet_error saved = {0};
-    assert_ok(linnet_adapter_save_peft(adapter, in_folder("conf"), "", &saved), &saved);
+    assert_ok(linnet_adapter_save_peft(adapter, "llama", in_folder("conf"), "", &saved), &saved);
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         linnet_adapter *back = NULL;
         linnet_error err = {0};
@@ -602,7 +602,7 @@ static void reference_adapters_pass_through_both_forms(void **state)
             assert_ok(linnet_adapter_load(path, base, &adapter, &err), &err);
             check_reference(adapter, json);
             check_layout(adapter, base);
-            assert_ok(linnet_adapter_save_peft(adapter, in_folder("ref"), cases[c], &err), &err);
+            assert_ok(linnet_adapter_save_peft(adapter, "llama", in_folder("ref"), cases[c], &err), &err);
             assert_ok(linnet_adapter_load(in_folder("ref"), base, &from_peft, &err), &err);
             assert_same_adapter(adapter, from_peft);
             assert_ok(linnet_adapter_save_gguf(from_peft, "llama", in_folder("ref.gguf"), &err), &err);

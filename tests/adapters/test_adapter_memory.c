@@ -93,7 +93,7 @@ static linnet_status use_everything(linnet_error *err)
     if (status == LINNET_OK)
         status = linnet_adapter_create(layout, &adapter, err);
     if (status == LINNET_OK)
-        status = linnet_adapter_save_peft(adapter, in_folder("peft"), "x", err);
+        status = linnet_adapter_save_peft(adapter, "llama", in_folder("peft"), "x", err);
     if (status == LINNET_OK)
         status = load_and_drop(in_folder("peft"), model, err);
     if (status == LINNET_OK)

@@ -14,26 +14,29 @@
 #define LINNET_LAYOUT_ENTRIES_MAX 4096
 #define LINNET_ADAPTER_BYTES_MAX ((size_t)1 << 30) /* files larger than this are refused */
 
-/* The linears of a llama block, in the order in which they run; a target set is a bit mask of them. */
+/* The matrices of a block that an adapter may have factors for; a target set is a bit mask of them. The first
+ * seven are the linears in the order in which they run. Some files keep q, k and v in one matrix. */
 /* clang-format off */
 #define LINNET_TARGET_LIST(X) \
-    X(ATTN_Q, "attn_q", "self_attn.q_proj") \
-    X(ATTN_K, "attn_k", "self_attn.k_proj") \
-    X(ATTN_V, "attn_v", "self_attn.v_proj") \
-    X(ATTN_OUTPUT, "attn_output", "self_attn.o_proj") \
-    X(FFN_GATE, "ffn_gate", "mlp.gate_proj") \
-    X(FFN_UP, "ffn_up", "mlp.up_proj") \
-    X(FFN_DOWN, "ffn_down", "mlp.down_proj")
+    X(ATTN_Q, "attn_q") \
+    X(ATTN_K, "attn_k") \
+    X(ATTN_V, "attn_v") \
+    X(ATTN_OUTPUT, "attn_output") \
+    X(FFN_GATE, "ffn_gate") \
+    X(FFN_UP, "ffn_up") \
+    X(FFN_DOWN, "ffn_down") \
+    X(ATTN_QKV, "attn_qkv")
 /* clang-format on */
 typedef enum linnet_target {
-#define LINNET_TARGET_ENUM(name, gguf, hf) LINNET_TARGET_##name,
+#define LINNET_TARGET_ENUM(name, gguf) LINNET_TARGET_##name,
     LINNET_TARGET_LIST(LINNET_TARGET_ENUM)
 #undef LINNET_TARGET_ENUM
         LINNET_TARGETS
 } linnet_target;
-const char *linnet_target_name(linnet_target target); /* "attn_q" */
-/** "all", or names of either convention with commas: "attn_q,attn_v", "q_proj,v_proj". ARG names the unknown
- * one. */
+#define LINNET_TARGETS_ALL ((UINT32_C(1) << LINNET_TARGETS) - 1) /* those that a model has */
+const char *linnet_target_name(linnet_target target);            /* "attn_q" */
+/** "all", or names with commas: GGUF's "attn_q,attn_v", or Hugging Face's of any architecture,
+ * "q_proj,v_proj", "c_attn". ARG names the unknown one. */
 linnet_status linnet_targets_parse(const char *text, uint32_t *ret_mask, linnet_error *err) LINNET_NODISCARD;
 
 /** The factors of an adapter; a delta, a release and an encoding each name the ones that are active. */
@@ -48,8 +51,8 @@ typedef struct linnet_layout_entry {
     uint32_t layer; /* block index */
     linnet_target target;
     uint32_t rows, columns, rank;
-    uint32_t n_rope_heads; /* q and k of the llama architecture: heads whose rows Hugging Face orders
-                              otherwise; else 0 */
+    uint32_t n_rope_heads; /* q and k that turn in pairs (LINNET_ROPE_PAIRS): heads whose rows Hugging Face
+                              orders otherwise; else 0 */
     size_t a_offset,
         b_offset; /* first float of A (rank x columns) and of B (rows x rank) in the adapter's data */
 } linnet_layout_entry;
@@ -63,8 +66,9 @@ typedef struct linnet_layout {
     size_t n_a, n_b;              /* floats of all A, of all B */
 } linnet_layout;
 
-/** The layout of these targets on a model file, with shapes and head counts from its metadata. UNSUPPORTED
- * names what is missing. The same model, rank, alpha and targets give the same layout everywhere. */
+/** The layout of these targets on a model file, with shapes and head counts from its metadata. Of
+ * LINNET_TARGETS_ALL those are taken that the model has; of any other mask UNSUPPORTED names what is missing.
+ * The same model, rank, alpha and targets give the same layout everywhere. */
 linnet_status linnet_layout_create(const linnet_gguf *model, uint32_t rank, float alpha, uint32_t target_mask,
                                    linnet_layout **ret_layout, linnet_error *err) LINNET_NODISCARD;
 linnet_layout *linnet_layout_copy(const linnet_layout *layout); /* NULL on lack of memory */
@@ -119,14 +123,15 @@ linnet_hash linnet_adapter_hash(const linnet_adapter *adapter); /* H(OBJECT) of 
 /* ---- files ---- */
 /** A PEFT directory (adapter_config.json + adapter_model.safetensors) or a GGUF adapter file, told by what
  * `path` is. `model` gives shapes and head counts; MISMATCH names the tensor that does not fit it. Both
- * factors of q and k come into GGUF's row order. use_rslora is honoured by folding into alpha; DoRA, biases,
- * fan_in_fan_out: UNSUPPORTED. */
+ * factors of q and k come into GGUF's row order. use_rslora is honoured by folding into alpha; DoRA and
+ * biases: UNSUPPORTED. */
 linnet_status linnet_adapter_load(const char *path, const linnet_gguf *model, linnet_adapter **ret_adapter,
                                   linnet_error *err) LINNET_NODISCARD;
-/** Write a PEFT directory that peft loads (base_model_name_or_path from the argument; may be ""). Creates the
- * directory. */
-linnet_status linnet_adapter_save_peft(const linnet_adapter *adapter, const char *directory,
-                                       const char *base_model_name, linnet_error *err) LINNET_NODISCARD;
+/** Write a PEFT directory that peft loads, with the module names of an architecture (base_model_name_or_path
+ * from the argument; may be ""). Creates the directory. UNSUPPORTED for a matrix that has no module there. */
+linnet_status linnet_adapter_save_peft(const linnet_adapter *adapter, const char *architecture,
+                                       const char *directory, const char *base_model_name,
+                                       linnet_error *err) LINNET_NODISCARD;
 /** Write a GGUF adapter that llama.cpp loads: general.type adapter, adapter.type lora, adapter.lora.alpha,
  * tensors NAME.lora_a / NAME.lora_b in F32, general.architecture of the base. */
 linnet_status linnet_adapter_save_gguf(const linnet_adapter *adapter, const char *architecture,

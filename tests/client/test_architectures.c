@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every architecture, with its odd features switched on, against transformers and peft in float64
+ * (tests/vectors/architectures.json): logits, losses of every token, gradients of both factors of every
+ * matrix. And what needs no reference: gradients against differences of the loss, caches fed piece by piece.
+ */
+#include "vector_model.h"
+
+#define TOLERANCE 1e-4 /* relative, in float32 */
+
+static json_t *vectors;
+
+static const json_t *case_at(size_t i)
+{
+    return json_array_get(json_object_get(vectors, "cases"), i);
+}
+
+static size_t n_cases(void)
+{
+    return json_array_size(json_object_get(vectors, "cases"));
+}
+
+/* |got - want| <= TOLERANCE x scale, where scale is the size of what the value is one of. */
+static void check(const vector_model *m, const char *what, size_t at, double got, double want, double scale)
+{
+    if (!(fabs(got - want) <= TOLERANCE * scale))
+        fail_msg("%s: %s [%zu] is %.9g, not %.9g", vector_text(m->object, "name"), what, at, got, want);
+}
+
+static linnet_arena *arena_of(const vector_model *m)
+{
+    linnet_arena *arena = NULL;
+    linnet_error err = {0};
+    assert_ok(linnet_arena_create(m->model, NULL, (uint32_t)vector_integer(m->object, "context"), true,
+                                  &arena, &err),
+              &err);
+    return arena;
+}
+
+static linnet_session *session_of(const vector_model *m)
+{
+    linnet_session *session = NULL;
+    linnet_error err = {0};
+    assert_ok(
+        linnet_session_create(m->model, NULL, (uint32_t)vector_integer(m->object, "context"), &session, &err),
+        &err);
+    return session;
+}
+
+static linnet_sequence sequence_of(const vector_model *m)
+{
+    return (linnet_sequence){m->ids, m->counted, m->n_ids};
+}
+
+static void check_losses(const vector_model *m, linnet_arena *arena, const linnet_adapter *adapter,
+                         const json_t *wanted)
+{
+    linnet_sequence sequence = sequence_of(m);
+    linnet_error err = {0};
+    float each[VECTOR_IDS_MAX];
+    double sum = 0;
+    size_t n_counted = 0;
+    assert_ok(linnet_arena_score(arena, adapter, &sequence, &sum, &n_counted, each, &err), &err);
+    assert_int_equal(n_counted, m->n_ids - 1);
+    assert_int_equal(json_array_size(wanted), n_counted);
+    for (size_t i = 0; i < n_counted; i++)
+        check(m, adapter ? "adapted loss" : "loss", i, each[i + 1],
+              json_number_value(json_array_get(wanted, i)), 1);
+}
+
+static void logits_are_those_of_transformers(void **state)
+{
+    (void)state;
+    assert_true(n_cases() >= 14);
+    for (size_t c = 0; c < n_cases(); c++) {
+        vector_model m = vector_model_open(case_at(c));
+        linnet_session *session = session_of(&m);
+        linnet_error err = {0};
+        const json_t *wanted = json_object_get(m.object, "logits");
+        const float *logits = NULL;
+        double scale = 0;
+        assert_ok(linnet_session_feed(session, m.ids, m.n_ids, &logits, &err), &err);
+        for (size_t i = 0; i < json_array_size(wanted); i++)
+            scale = fmax(scale, fabs(json_number_value(json_array_get(wanted, i))));
+        assert_int_equal(json_array_size(wanted), linnet_model_shape_of(m.model)->vocabulary);
+        for (size_t i = 0; i < json_array_size(wanted); i++)
+            check(&m, "logit", i, logits[i], json_number_value(json_array_get(wanted, i)), scale);
+        linnet_session_destroy(session);
+        vector_model_close(&m);
+    }
+}
+
+static void losses_are_those_of_transformers_and_peft(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < n_cases(); c++) {
+        vector_model m = vector_model_open(case_at(c));
+        linnet_arena *arena = arena_of(&m);
+        linnet_adapter *adapter = vector_adapter(&m);
+        check_losses(&m, arena, NULL, json_object_get(m.object, "losses"));
+        check_losses(&m, arena, adapter, json_object_get(json_object_get(m.object, "lora"), "losses"));
+        linnet_adapter_destroy(adapter);
+        linnet_arena_destroy(arena);
+        vector_model_close(&m);
+    }
+}
+
+static double norm_of(const float *x, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i] * x[i];
+    return sqrt(sum);
+}
+
+static float *gradient_of(const vector_model *m, linnet_arena *arena, const linnet_adapter *adapter,
+                          linnet_factors factors)
+{
+    linnet_sequence sequence = sequence_of(m);
+    linnet_error err = {0};
+    double sum = 0;
+    size_t n_counted = 0;
+    float *gradient = calloc(adapter->layout->n_parameters, sizeof(float));
+    assert_non_null(gradient);
+    assert_ok(linnet_arena_gradient(arena, adapter, factors, &sequence, 1, gradient, &sum, &n_counted, &err),
+              &err);
+    return gradient;
+}
+
+static void check_factor(const vector_model *m, const char *name, const float *got, size_t n,
+                         const json_t *values, size_t first, double norm)
+{
+    check(m, name, n, norm_of(got, n), norm, norm);
+    for (size_t i = 0; i < json_array_size(values); i++)
+        check(m, name, first + i, got[first + i], json_number_value(json_array_get(values, i)), norm);
+}
+
+static void gradients_are_those_of_peft(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < n_cases(); c++) {
+        vector_model m = vector_model_open(case_at(c));
+        linnet_arena *arena = arena_of(&m);
+        linnet_adapter *adapter = vector_adapter(&m);
+        const linnet_layout *layout = adapter->layout;
+        const json_t *all = json_object_get(json_object_get(m.object, "lora"), "gradients");
+        float *gradient = gradient_of(&m, arena, adapter, LINNET_FACTORS_BOTH);
+        assert_int_equal(json_array_size(all), layout->n_entries);
+        for (size_t i = 0; i < json_array_size(all); i++) {
+            const json_t *wanted = json_array_get(all, i);
+            const char *name = vector_text(wanted, "name");
+            const linnet_layout_entry *entry = linnet_layout_find(layout, name);
+            assert_non_null(entry);
+            size_t n_a = (size_t)entry->rank * entry->columns, n_b = (size_t)entry->rank * entry->rows;
+            const json_t *b = json_object_get(wanted, "b");
+            check_factor(&m, name, gradient + entry->a_offset, n_a, json_object_get(wanted, "a"), 0,
+                         vector_number(wanted, "norm_a"));
+            check_factor(&m, name, gradient + entry->b_offset, n_b, b, n_b - json_array_size(b),
+                         vector_number(wanted, "norm_b"));
+        }
+        free(gradient);
+        linnet_adapter_destroy(adapter);
+        linnet_arena_destroy(arena);
+        vector_model_close(&m);
+    }
+}
+
+/* The loss along a direction, by central differences, is the gradient's product with it; with one factor
+ * alone the gradient of that factor is the same. */
+static void gradients_are_slopes_of_the_loss(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < n_cases(); c++) {
+        vector_model m = vector_model_open(case_at(c));
+        linnet_arena *arena = arena_of(&m);
+        linnet_adapter *adapter = vector_adapter(&m), *moved = NULL;
+        linnet_sequence sequence = sequence_of(&m);
+        linnet_error err = {0};
+        size_t n = adapter->layout->n_parameters, n_counted;
+        float *gradient = gradient_of(&m, arena, adapter, LINNET_FACTORS_BOTH);
+        float *only_b = gradient_of(&m, arena, adapter, LINNET_FACTOR_B);
+        double norm = norm_of(gradient, n), step = 1e-4, ends[2];
+        assert_true(norm > 1e-3);
+        assert_ok(linnet_adapter_copy(adapter, &moved, &err), &err);
+        for (int side = 0; side < 2; side++) {
+            for (size_t i = 0; i < n; i++)
+                moved->data[i] = (float)(adapter->data[i] + (side ? step : -step) * gradient[i] / norm);
+            assert_ok(linnet_arena_score(arena, moved, &sequence, &ends[side], &n_counted, NULL, &err), &err);
+        }
+        double slope = (ends[1] - ends[0]) / (2 * step);
+        if (!(fabs(slope - norm) <= 2e-3 * norm))
+            fail_msg("%s: the loss rises by %.6g, its gradient says %.6g", vector_text(m.object, "name"),
+                     slope, norm);
+        for (size_t e = 0; e < adapter->layout->n_entries; e++) {
+            const linnet_layout_entry *entry = &adapter->layout->entries[e];
+            size_t n_b = (size_t)entry->rows * entry->rank;
+            assert_memory_equal(only_b + entry->b_offset, gradient + entry->b_offset, n_b * sizeof(float));
+        }
+        free(gradient);
+        free(only_b);
+        linnet_adapter_destroy(moved);
+        linnet_adapter_destroy(adapter);
+        linnet_arena_destroy(arena);
+        vector_model_close(&m);
+    }
+}
+
+/* One by one, in threes, and all at once: the cache makes no difference beyond rounding. */
+static void tokens_may_be_fed_in_any_pieces(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < n_cases(); c++) {
+        vector_model m = vector_model_open(case_at(c));
+        linnet_adapter *adapter = vector_adapter(&m);
+        linnet_session *session = session_of(&m);
+        linnet_error err = {0};
+        size_t n_vocabulary = linnet_model_shape_of(m.model)->vocabulary;
+        const float *logits = NULL;
+        float *whole = malloc(n_vocabulary * sizeof(float));
+        assert_non_null(whole);
+        assert_ok(linnet_session_set_adapter(session, adapter, &err), &err);
+        assert_ok(linnet_session_feed(session, m.ids, m.n_ids, &logits, &err), &err);
+        memcpy(whole, logits, n_vocabulary * sizeof(float));
+        double scale = norm_of(whole, n_vocabulary) / sqrt((double)n_vocabulary);
+        for (size_t piece = 1; piece <= 3; piece += 2) {
+            linnet_session_reset(session);
+            for (size_t at = 0; at < m.n_ids; at += piece)
+                assert_ok(linnet_session_feed(session, m.ids + at,
+                                              m.n_ids - at < piece ? m.n_ids - at : piece, &logits, &err),
+                          &err);
+            for (size_t i = 0; i < n_vocabulary; i++)
+                check(&m, "logit", i, logits[i], whole[i], scale);
+        }
+        free(whole);
+        linnet_session_destroy(session);
+        linnet_adapter_destroy(adapter);
+        vector_model_close(&m);
+    }
+}
+
+/* What may be missing: an output matrix of its own, biases of families that need none, factors of a rope. */
+static bool is_optional(const json_t *object, const char *name)
+{
+    bool is_llama = strcmp(vector_text(object, "architecture"), "llama") == 0;
+    return strcmp(name, "output.weight") == 0 || strncmp(name, "rope_", 5) == 0 ||
+           (is_llama && strstr(name, ".bias"));
+}
+
+static void a_missing_tensor_is_named(void **state)
+{
+    (void)state;
+    size_t n_refused = 0;
+    for (size_t c = 0; c < n_cases(); c++) {
+        const json_t *tensors = json_object_get(case_at(c), "tensors");
+        for (size_t i = 0; i < json_array_size(tensors); i++) {
+            const char *name = vector_text(json_array_get(tensors, i), "name");
+            vector_model m = {.object = case_at(c)};
+            linnet_error err = {0};
+            vector_write_file(&m, name);
+            linnet_status status = linnet_model_open(m.path, &m.model, &err);
+            /* Without its q, k and v in one, a model is asked for attn_q. */
+            bool is_named = strstr(err.message, name) ||
+                            (strstr(name, "attn_qkv.weight") && strstr(err.message, "attn_q.weight"));
+            if (is_optional(case_at(c), name) ? status != LINNET_OK : status == LINNET_OK || !is_named)
+                fail_msg("%s without %s: %s '%s'", vector_text(case_at(c), "name"), name,
+                         linnet_status_name(status), err.message);
+            n_refused += status != LINNET_OK;
+            vector_model_close(&m);
+        }
+    }
+    assert_true(n_refused > 200);
+}
+
+static void learned_positions_bound_the_context(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < n_cases(); c++) {
+        const json_t *object = case_at(c);
+        if (strcmp(vector_text(object, "architecture"), "gpt2") != 0)
+            continue;
+        vector_model m = vector_model_open(object);
+        linnet_session *session = NULL;
+        linnet_arena *arena = NULL;
+        linnet_error err = {0};
+        assert_int_equal(linnet_session_create(m.model, NULL, 65, &session, &err), LINNET_ERR_LIMIT);
+        assert_non_null(strstr(err.message, "64 positions"));
+        assert_int_equal(linnet_arena_create(m.model, NULL, 65, true, &arena, &err), LINNET_ERR_LIMIT);
+        vector_model_close(&m);
+        return;
+    }
+    fail_msg("no case of gpt2");
+}
+
+static int load_vectors(void **state)
+{
+    (void)state;
+    vectors = vectors_load("architectures.json");
+    return 0;
+}
+
+static int release_vectors(void **state)
+{
+    (void)state;
+    json_decref(vectors);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logits_are_those_of_transformers),
+        cmocka_unit_test(losses_are_those_of_transformers_and_peft),
+        cmocka_unit_test(gradients_are_those_of_peft),
+        cmocka_unit_test(gradients_are_slopes_of_the_loss),
+        cmocka_unit_test(tokens_may_be_fed_in_any_pieces),
+        cmocka_unit_test(a_missing_tensor_is_named),
+        cmocka_unit_test(learned_positions_bound_the_context),
+    };
+    return cmocka_run_group_tests(tests, load_vectors, release_vectors);
+}
