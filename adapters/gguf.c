@@ -196,9 +196,10 @@ static linnet_status tensor_size(const parse *p, linnet_gguf_tensor *tensor)
     size_t block_elements, block_bytes;
     if (!linnet_tensor_type_info(tensor->type, &block_elements, &block_bytes)) {
         const char *name = linnet_tensor_type_name(tensor->type);
-        return linnet_fail(p->err, LINNET_ERR_UNSUPPORTED,
-                           "tensor type %u (%s); use a file with F32, F16, Q8_0 or Q4_0 tensors",
-                           (unsigned)tensor->type, name ? name : "unknown");
+        return linnet_fail(
+            p->err, LINNET_ERR_UNSUPPORTED,
+            "tensor type %u (%s); linnet reads F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL",
+            (unsigned)tensor->type, name ? name : "unknown");
     }
     uint64_t n_elements = 1;
     for (size_t i = 0; i < 4; i++) {

@@ -144,17 +144,13 @@ static void run_exp(void *context)
 /* Matrices of weights in the file's types: one token in GB/s of the file, many in GFLOP/s. */
 static void bench_rows(const linnet_kernels *const *list, size_t n_list, linnet_thread_pool *pool)
 {
-    static const struct {
-        const char *name;
-        uint32_t type;
-        size_t row_bytes;
-    } types[] = {{"F32", LINNET_TENSOR_F32, 576 * 4},
-                 {"F16", LINNET_TENSOR_F16, 576 * 2},
-                 {"Q8_0", LINNET_TENSOR_Q8_0, 18 * 34},
-                 {"Q4_0", LINNET_TENSOR_Q4_0, 18 * 18}};
+    static const uint32_t types[] = {LINNET_TENSOR_F32,  LINNET_TENSOR_F16,  LINNET_TENSOR_BF16,
+                                     LINNET_TENSOR_Q8_0, LINNET_TENSOR_Q4_0, LINNET_TENSOR_Q5_0,
+                                     LINNET_TENSOR_Q2_K, LINNET_TENSOR_Q3_K, LINNET_TENSOR_Q4_K,
+                                     LINNET_TENSOR_Q5_K, LINNET_TENSOR_Q6_K, LINNET_TENSOR_IQ4_NL};
     enum {
         ROWS = 49152,
-        COLUMNS = 576,
+        COLUMNS = 768,
         TOKENS = 256
     }; /* one token: an output head; many: its first 1536 rows */
     float *x = floats_create((size_t)TOKENS * COLUMNS), *y = floats_create((size_t)TOKENS * 1536 + ROWS);
@@ -162,19 +158,22 @@ static void bench_rows(const linnet_kernels *const *list, size_t n_list, linnet_
     size_t stride = linnet_product_scratch(COLUMNS);
     float *scratch = floats_create(stride * linnet_thread_pool_size(pool));
     for (size_t t = 0; bytes && t < ARRAY_LEN(types); t++) {
-        rows_bench r = {
-            .w = {types[t].type, ROWS, COLUMNS, types[t].row_bytes, bytes}, .x = x, .y = y, .n_tokens = 1};
+        size_t elements = 1, n_bytes = 0;
+        const char *name = linnet_tensor_type_name(types[t]);
+        if (!linnet_tensor_type_info(types[t], &elements, &n_bytes))
+            continue;
+        size_t row_bytes = COLUMNS / elements * n_bytes;
+        rows_bench r = {.w = {types[t], ROWS, COLUMNS, row_bytes, bytes}, .x = x, .y = y, .n_tokens = 1};
         r.product = (linnet_product){.pool = pool, .scratch = scratch, .scratch_stride = stride};
-        (void)printf("one token, %-4s GB/s   ", types[t].name);
+        (void)printf("one token, %-6s GB/s ", name);
         for (size_t v = 0; v < n_list; v++) {
             r.product.kernels = list[v];
-            (void)printf(" %8.1f",
-                         1e-9 * (double)ROWS * (double)types[t].row_bytes / best_seconds(run_forward, &r));
+            (void)printf(" %8.1f", 1e-9 * (double)ROWS * (double)row_bytes / best_seconds(run_forward, &r));
         }
         r.n_tokens = TOKENS;
         r.w.rows = 1536;
         for (int backward = 0; backward < 2; backward++) {
-            (void)printf("\n%s, %-4s GFLOP/s  ", backward ? "backward " : "256 tokens", types[t].name);
+            (void)printf("\n%s, %-6s GFLOP/s", backward ? "backward " : "256 tokens", name);
             for (size_t v = 0; v < n_list; v++) {
                 r.product.kernels = list[v];
                 double took = best_seconds(backward ? run_backward : run_forward, &r);

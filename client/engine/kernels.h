@@ -18,18 +18,21 @@ typedef struct linnet_matrix {
     const uint8_t *bytes;
 } linnet_matrix;
 
+/** A type of weights. */
+typedef struct linnet_format {
+    /** dst[n] = the exact values of n elements of a row; n is a multiple of the type's block. */
+    void (*decode)(const uint8_t *src, float *dst, size_t n);
+    /** sum of row[i] x[i], the row in the file's type: for one token at a time. */
+    float (*dot)(const uint8_t *row, const float *x, size_t n);
+} linnet_format;
+enum { LINNET_FORMATS = LINNET_TENSOR_BF16 + 1 };
+
 /** One instruction set's inner loops; x, y are float32, any alignment, n >= 0. */
 typedef struct linnet_kernels {
     const char *name; /* "scalar", "avx2", "avx512", "neon" */
-    /** dst[n] = the exact values of n elements of a row; n is a multiple of the type's block. */
-    void (*decode_f16)(const uint8_t *src, float *dst, size_t n);
-    void (*decode_q8_0)(const uint8_t *src, float *dst, size_t n);
-    void (*decode_q4_0)(const uint8_t *src, float *dst, size_t n);
-    /** sum of row[i] x[i], the row in the file's type: for one token at a time. */
+    /** By GGUF's type number; NULL for a type that linnet does not run, the same in every variant. */
+    linnet_format formats[LINNET_FORMATS];
     float (*dot_f32)(const float *a, const float *x, size_t n);
-    float (*dot_f16)(const uint8_t *row, const float *x, size_t n);
-    float (*dot_q8_0)(const uint8_t *row, const float *x, size_t n);
-    float (*dot_q4_0)(const uint8_t *row, const float *x, size_t n);
     /** y[i] += a x[i] */
     void (*axpy)(float a, const float *x, float *y, size_t n);
     /** Blocked products of float32 tiles, the work horse:
@@ -93,7 +96,9 @@ typedef enum linnet_gemm_kind { LINNET_GEMM_NT, LINNET_GEMM_NN, LINNET_GEMM_TN }
 void linnet_product_gemm(const linnet_product *product, linnet_gemm_kind kind, size_t m, size_t n, size_t k,
                          float alpha, const float *a, size_t lda, const float *b, size_t ldb, float *c,
                          size_t ldc, bool accumulate);
-/** Decode one row of any known type. */
+/** Does the engine compute with matrices of this type? */
+bool linnet_type_runs(uint32_t type);
+/** Decode one row of any type that runs. */
 void linnet_row_decode(const linnet_kernels *kernels, const linnet_matrix *w, size_t row, float *dst);
 
 #endif

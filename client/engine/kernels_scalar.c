@@ -2,14 +2,14 @@
 /* The definition of every kernel, in plain C, written to be read. A sum is a chain of float32 additions in
  * index order. The SIMD variants decode to the same bits; their sums run in another order and with fused
  * multiply-adds, and the tests hold them to this file within a bound that grows with the length of the sum.
- * Formats: GGUF's F16, Q8_0 and Q4_0. */
+ * Formats: GGUF's F16, BF16, Q8_0 and Q4_0; kernels_blocks.h has the others. */
 #include "kernels.h"
 
 #include <math.h>
 
 enum { BLOCK = 32, Q8_0_BYTES = 2 + 32, Q4_0_BYTES = 2 + 16 };
 
-static float half_to_float(const uint8_t *src)
+static float half_at(const uint8_t *src)
 {
     uint32_t half = linnet_load_le16(src);
     uint32_t sign = (half & 0x8000u) << 16, exponent = half >> 10 & 31u, mantissa = half & 0x3ffu;
@@ -27,16 +27,38 @@ static float half_to_float(const uint8_t *src)
     return value;
 }
 
+#include "kernels_blocks.h"
+
+static void decode_f32(const uint8_t *src, float *dst, size_t n)
+{
+    memcpy(dst, src, n * sizeof(float));
+}
+
 static void decode_f16(const uint8_t *src, float *dst, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        dst[i] = half_to_float(src + 2 * i);
+        dst[i] = half_at(src + 2 * i);
+}
+
+/* The upper half of a float32. */
+static float bf16_at(const uint8_t *src)
+{
+    uint32_t bits = (uint32_t)linnet_load_le16(src) << 16;
+    float value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+static void decode_bf16(const uint8_t *src, float *dst, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        dst[i] = bf16_at(src + 2 * i);
 }
 
 static void decode_q8_0(const uint8_t *src, float *dst, size_t n)
 {
     for (; n >= BLOCK; n -= BLOCK, src += Q8_0_BYTES, dst += BLOCK) {
-        float d = half_to_float(src);
+        float d = half_at(src);
         for (size_t i = 0; i < BLOCK; i++)
             dst[i] = d * (float)(int8_t)src[2 + i];
     }
@@ -45,7 +67,7 @@ static void decode_q8_0(const uint8_t *src, float *dst, size_t n)
 static void decode_q4_0(const uint8_t *src, float *dst, size_t n)
 {
     for (; n >= BLOCK; n -= BLOCK, src += Q4_0_BYTES, dst += BLOCK) {
-        float d = half_to_float(src);
+        float d = half_at(src);
         for (size_t i = 0; i < BLOCK / 2; i++) {
             dst[i] = d * (float)((src[2 + i] & 15) - 8);
             dst[i + BLOCK / 2] = d * (float)((src[2 + i] >> 4) - 8);
@@ -61,11 +83,24 @@ static float dot_f32(const float *a, const float *x, size_t n)
     return sum;
 }
 
+static float dot_f32_row(const uint8_t *row, const float *x, size_t n)
+{
+    return dot_f32((const float *)(const void *)row, x, n);
+}
+
 static float dot_f16(const uint8_t *row, const float *x, size_t n)
 {
     float sum = 0;
     for (size_t i = 0; i < n; i++)
-        sum += half_to_float(row + 2 * i) * x[i];
+        sum += half_at(row + 2 * i) * x[i];
+    return sum;
+}
+
+static float dot_bf16(const uint8_t *row, const float *x, size_t n)
+{
+    float sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += bf16_at(row + 2 * i) * x[i];
     return sum;
 }
 
@@ -90,6 +125,36 @@ static float dot_q4_0(const uint8_t *row, const float *x, size_t n)
     }
     return sum;
 }
+
+/* ---- the types of kernels_blocks.h ---- */
+
+static float value_of(const quant_block *b, size_t i)
+{
+    return b->scales[i / BLOCK_GROUP] * (float)b->quants[i] - b->offsets[i / BLOCK_GROUP];
+}
+
+#define BLOCK_FORMAT(name, elements, bytes)                                                                  \
+    static void decode_##name(const uint8_t *src, float *dst, size_t n)                                      \
+    {                                                                                                        \
+        quant_block b;                                                                                       \
+        for (; n >= (elements); n -= (elements), src += (bytes), dst += (elements)) {                        \
+            unpack_##name(src, &b);                                                                          \
+            for (size_t i = 0; i < (elements); i++)                                                          \
+                dst[i] = value_of(&b, i);                                                                    \
+        }                                                                                                    \
+    }                                                                                                        \
+    static float dot_##name(const uint8_t *row, const float *x, size_t n)                                    \
+    {                                                                                                        \
+        float sum = 0;                                                                                       \
+        quant_block b;                                                                                       \
+        for (; n >= (elements); n -= (elements), row += (bytes), x += (elements)) {                          \
+            unpack_##name(row, &b);                                                                          \
+            for (size_t i = 0; i < (elements); i++)                                                          \
+                sum += value_of(&b, i) * x[i];                                                               \
+        }                                                                                                    \
+        return sum;                                                                                          \
+    }
+LINNET_BLOCK_FORMATS(BLOCK_FORMAT)
 
 static void axpy(float a, const float *x, float *y, size_t n)
 {
@@ -184,17 +249,14 @@ static float exp_sum(float *x, size_t n, float top)
     return sum;
 }
 
+#include "kernels_formats.h"
+
 const linnet_kernels *linnet_kernels_scalar(void)
 {
     static const linnet_kernels kernels = {
         .name = "scalar",
-        .decode_f16 = decode_f16,
-        .decode_q8_0 = decode_q8_0,
-        .decode_q4_0 = decode_q4_0,
+        .formats = {FORMATS},
         .dot_f32 = dot_f32,
-        .dot_f16 = dot_f16,
-        .dot_q8_0 = dot_q8_0,
-        .dot_q4_0 = dot_q4_0,
         .axpy = axpy,
         .gemm_nt = gemm_nt,
         .gemm_nn = gemm_nn,

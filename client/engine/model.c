@@ -39,9 +39,8 @@ static linnet_status find_matrix(opening *o, const char *name, uint32_t rows, ui
                            "model '%s': tensor '%s' is %" PRIu64 " x %" PRIu64
                            ", its metadata ask for %" PRIu32 " x %" PRIu32,
                            o->path, name, tensor->dims[1], tensor->dims[0], rows == 0 ? 1 : rows, columns);
-    bool runs = tensor->type == LINNET_TENSOR_F32 || tensor->type == LINNET_TENSOR_F16 ||
-                tensor->type == LINNET_TENSOR_Q8_0 || tensor->type == LINNET_TENSOR_Q4_0;
-    if (!runs || !linnet_tensor_type_info(tensor->type, &block, &block_bytes) || columns % block != 0)
+    if (!linnet_type_runs(tensor->type) || !linnet_tensor_type_info(tensor->type, &block, &block_bytes) ||
+        columns % block != 0)
         return linnet_fail(
             o->err, LINNET_ERR_UNSUPPORTED, "model '%s': tensor '%s' has type %s", o->path, name,
             linnet_tensor_type_name(tensor->type) ? linnet_tensor_type_name(tensor->type) : "unknown");
@@ -63,9 +62,10 @@ static linnet_status read_vector(opening *o, const char *name, uint32_t n, bool 
     linnet_status status = find_matrix(o, name, 0, n, &vector);
     if (status != LINNET_OK)
         return status;
-    if (vector.type != LINNET_TENSOR_F32 && vector.type != LINNET_TENSOR_F16)
-        return linnet_fail(o->err, LINNET_ERR_UNSUPPORTED, "model '%s': vector '%s' is neither F32 nor F16",
-                           o->path, name);
+    if (vector.type != LINNET_TENSOR_F32 && vector.type != LINNET_TENSOR_F16 &&
+        vector.type != LINNET_TENSOR_BF16)
+        return linnet_fail(o->err, LINNET_ERR_UNSUPPORTED,
+                           "model '%s': vector '%s' is neither F32, F16 nor BF16", o->path, name);
     linnet_row_decode(linnet_kernels_scalar(), &vector, 0, o->next_vector);
     *ret = o->next_vector;
     o->next_vector += n;

@@ -7,14 +7,28 @@
 #include "kernels.h"
 
 enum {
-    FORWARD_ROWS = 32,   /* of W in a tile: outputs */
-    FORWARD_DEPTH = 128, /* columns of W in a tile: terms of the outputs' sums */
-    BACKWARD_COLUMNS = 96,
-    BACKWARD_DEPTH = 128, /* rows of W in a tile */
     DOT_TOKENS = 3, /* up to so many, decoding a row again for each is cheaper than turning it for the gemm */
-    GRAIN = 32,     /* threads get whole multiples of this: a quantised block, a SIMD panel */
+    GRAIN = 32,     /* threads get whole multiples of this: a small quantised block, a SIMD panel */
     MIN_PARALLEL_WORK = 1 << 20 /* multiply-adds below which waking a thread costs more than it brings */
 };
+
+/* How W is cut: in whole blocks of its type. */
+typedef struct tiling {
+    size_t forward_rows;     /* of W in a tile: outputs */
+    size_t forward_depth;    /* columns of W in a tile: terms of the outputs' sums */
+    size_t backward_columns; /* of W in a tile, and what threads get multiples of */
+    size_t backward_depth;   /* rows of W in a tile */
+    size_t backward_grain;
+} tiling;
+
+static tiling tiling_of(uint32_t type)
+{
+    size_t elements = 1, bytes;
+    (void)linnet_tensor_type_info(type, &elements, &bytes);
+    return elements <= GRAIN ? (tiling){32, 128, 96, 128, GRAIN} : (tiling){16, 256, 256, 48, 256};
+}
+
+enum { TILE_FLOATS = 96 * 128 }; /* the largest of the tiles above */
 
 static size_t smaller(size_t a, size_t b)
 {
@@ -23,8 +37,8 @@ static size_t smaller(size_t a, size_t b)
 
 size_t linnet_product_scratch(size_t columns_max)
 {
-    (void)columns_max;                                /* wide rows go piece by piece */
-    return (size_t)BACKWARD_COLUMNS * BACKWARD_DEPTH; /* more than FORWARD_ROWS * FORWARD_DEPTH */
+    (void)columns_max; /* wide rows go piece by piece */
+    return TILE_FLOATS;
 }
 
 /* The pool, or NULL where the work is too little for it: 0 < a b c, which may be beyond SIZE_MAX. */
@@ -37,21 +51,8 @@ static linnet_thread_pool *pool_for(const linnet_product *product, size_t a, siz
 static void decode_piece(const linnet_kernels *kernels, const linnet_matrix *w, size_t row, size_t first,
                          size_t n, float *dst)
 {
-    const uint8_t *bytes = w->bytes + row * w->row_bytes;
-    switch (w->type) {
-    case LINNET_TENSOR_F16:
-        kernels->decode_f16(bytes + first * 2, dst, n);
-        break;
-    case LINNET_TENSOR_Q8_0:
-        kernels->decode_q8_0(bytes + first / 32 * 34, dst, n);
-        break;
-    case LINNET_TENSOR_Q4_0:
-        kernels->decode_q4_0(bytes + first / 32 * 18, dst, n);
-        break;
-    default: /* LINNET_TENSOR_F32: the model's open has refused all others */
-        memcpy(dst, bytes + first * sizeof(float), n * sizeof(float));
-        break;
-    }
+    kernels->formats[w->type].decode(w->bytes + row * w->row_bytes + first * w->row_bytes / w->columns, dst,
+                                     n);
 }
 
 void linnet_row_decode(const linnet_kernels *kernels, const linnet_matrix *w, size_t row, float *dst)
@@ -59,19 +60,9 @@ void linnet_row_decode(const linnet_kernels *kernels, const linnet_matrix *w, si
     decode_piece(kernels, w, row, 0, w->columns, dst);
 }
 
-static float row_dot(const linnet_kernels *kernels, const linnet_matrix *w, size_t row, const float *x)
+bool linnet_type_runs(uint32_t type)
 {
-    const uint8_t *bytes = w->bytes + row * w->row_bytes;
-    switch (w->type) {
-    case LINNET_TENSOR_F16:
-        return kernels->dot_f16(bytes, x, w->columns);
-    case LINNET_TENSOR_Q8_0:
-        return kernels->dot_q8_0(bytes, x, w->columns);
-    case LINNET_TENSOR_Q4_0:
-        return kernels->dot_q4_0(bytes, x, w->columns);
-    default:
-        return kernels->dot_f32((const float *)(const void *)bytes, x, w->columns);
-    }
+    return type < LINNET_FORMATS && linnet_kernels_scalar()->formats[type].decode;
 }
 
 typedef struct product_work {
@@ -86,10 +77,12 @@ static void forward_few(void *context, size_t first, size_t last, unsigned threa
 {
     const product_work *work = context;
     const linnet_matrix *w = work->w;
+    const linnet_format *format = &work->product->kernels->formats[w->type];
     (void)thread;
     for (size_t row = first; row < last; row++)
         for (size_t t = 0; t < work->n_tokens; t++)
-            work->out[t * w->rows + row] = row_dot(work->product->kernels, w, row, work->in + t * w->columns);
+            work->out[t * w->rows + row] =
+                format->dot(w->bytes + row * w->row_bytes, work->in + t * w->columns, w->columns);
 }
 
 static void forward_many(void *context, size_t first, size_t last, unsigned thread)
@@ -97,11 +90,12 @@ static void forward_many(void *context, size_t first, size_t last, unsigned thre
     const product_work *work = context;
     const linnet_kernels *kernels = work->product->kernels;
     const linnet_matrix *w = work->w;
+    const tiling cut = tiling_of(w->type);
     float *tile = work->product->scratch + thread * work->product->scratch_stride;
-    for (size_t row = first; row < last; row += FORWARD_ROWS) {
-        size_t n_rows = smaller(FORWARD_ROWS, last - row);
-        for (size_t column = 0; column < w->columns; column += FORWARD_DEPTH) {
-            size_t depth = smaller(FORWARD_DEPTH, w->columns - column);
+    for (size_t row = first; row < last; row += cut.forward_rows) {
+        size_t n_rows = smaller(cut.forward_rows, last - row);
+        for (size_t column = 0; column < w->columns; column += cut.forward_depth) {
+            size_t depth = smaller(cut.forward_depth, w->columns - column);
             for (size_t i = 0; i < n_rows; i++)
                 decode_piece(kernels, w, row + i, column, depth, tile + i * depth);
             kernels->gemm_nt(work->n_tokens, n_rows, depth, 1.0f, work->in + column, w->columns, tile, depth,
@@ -120,17 +114,18 @@ void linnet_product_forward(const linnet_product *product, const linnet_matrix *
 }
 
 /* Columns [first, last) of d_x; first is a whole block. The sum over rows of W runs in blocks of
- * BACKWARD_DEPTH rows. */
+ * fixed depth. */
 static void backward_columns(void *context, size_t first, size_t last, unsigned thread)
 {
     const product_work *work = context;
     const linnet_kernels *kernels = work->product->kernels;
     const linnet_matrix *w = work->w;
+    const tiling cut = tiling_of(w->type);
     float *tile = work->product->scratch + thread * work->product->scratch_stride;
-    for (size_t column = first; column < last; column += BACKWARD_COLUMNS) {
-        size_t n_columns = smaller(BACKWARD_COLUMNS, last - column);
-        for (size_t row = 0; row < w->rows; row += BACKWARD_DEPTH) {
-            size_t depth = smaller(BACKWARD_DEPTH, w->rows - row);
+    for (size_t column = first; column < last; column += cut.backward_columns) {
+        size_t n_columns = smaller(cut.backward_columns, last - column);
+        for (size_t row = 0; row < w->rows; row += cut.backward_depth) {
+            size_t depth = smaller(cut.backward_depth, w->rows - row);
             for (size_t i = 0; i < depth; i++)
                 decode_piece(kernels, w, row + i, column, n_columns, tile + i * n_columns);
             kernels->gemm_nn(work->n_tokens, n_columns, depth, 1.0f, work->in + row, w->rows, tile, n_columns,
@@ -144,8 +139,8 @@ void linnet_product_backward(const linnet_product *product, const linnet_matrix 
 {
     product_work work = {product, w, d_y, n_tokens, d_x};
     if (n_tokens > 0)
-        linnet_thread_pool_run(pool_for(product, w->rows, w->columns, n_tokens), w->columns, GRAIN,
-                               backward_columns, &work);
+        linnet_thread_pool_run(pool_for(product, w->rows, w->columns, n_tokens), w->columns,
+                               tiling_of(w->type).backward_grain, backward_columns, &work);
 }
 
 typedef struct gemm_work {

@@ -192,7 +192,7 @@ static void bad_tensors_are_refused(void **state)
         {"blocks", 32, 3, LINNET_TENSOR_Q8_0, 0, LINNET_OK, NULL},
         {"blocks", 32, 7, LINNET_TENSOR_Q4_0, 0, LINNET_OK, NULL},
         {"blocks past the file", 32, 8, LINNET_TENSOR_Q4_0, 0, LINNET_ERR_FORMAT, "outside"},
-        {"six", 256, 1, 14, 0, LINNET_ERR_UNSUPPORTED, "tensor 'six': tensor type 14 (Q6_K)"},
+        {"six", 256, 1, 16, 0, LINNET_ERR_UNSUPPORTED, "tensor 'six': tensor type 16 (IQ2_XXS)"},
         {"future", 256, 1, 99, 0, LINNET_ERR_UNSUPPORTED, "tensor type 99 (unknown)"},
         {"a name of sixty-five bytes 23456789012345678901234567890123456789", 4, 4, LINNET_TENSOR_F32, 0,
          LINNET_ERR_FORMAT, "a name of 65 bytes"},
@@ -508,7 +508,7 @@ static void the_writer_keeps_its_first_error(void **state)
     linnet_error err = {0};
     linnet_gguf_writer *writer = linnet_gguf_writer_create();
     linnet_gguf_writer_tensor(writer, "wrong", LINNET_TENSOR_F32, 2, (const uint64_t[]){3, 2}, weights, 20);
-    linnet_gguf_writer_tensor(writer, "other", 14, 2, (const uint64_t[]){3, 2}, weights, 24);
+    linnet_gguf_writer_tensor(writer, "other", 16, 2, (const uint64_t[]){3, 2}, weights, 24);
     assert_int_equal(linnet_gguf_writer_write(writer, in_folder("never.gguf"), &err), LINNET_ERR_ARG);
     assert_non_null(strstr(err.message, "'wrong'"));
     assert_int_not_equal(access(in_folder("never.gguf"), F_OK), 0);

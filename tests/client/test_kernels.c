@@ -4,7 +4,7 @@
  * wherever it stands. */
 #include "client/engine/kernels.h"
 
-#include "testing.h"
+#include "crypto/vectors.h"
 
 #include <math.h>
 
@@ -86,7 +86,7 @@ static void the_definition_reads_every_half(void **state)
         uint8_t bytes[2];
         float got;
         linnet_store_le16(bytes, (uint16_t)half);
-        linnet_kernels_scalar()->decode_f16(bytes, &got, 1);
+        linnet_kernels_scalar()->formats[LINNET_TENSOR_F16].decode(bytes, &got, 1);
         bool special = (half >> 10 & 31) == 31, negative = (half & 0x8000u) != 0;
         if (special && (half & 1023))
             assert_int_equal(bits_of(got), (negative ? 0xffc00000u : 0x7fc00000u) | (half & 1023) << 13);
@@ -107,9 +107,9 @@ static void every_variant_reads_every_half_to_the_bit(void **state)
     assert_true(bytes && want && got);
     for (unsigned half = 0; half < 65536; half++)
         linnet_store_le16(bytes + 1 + 2 * half, (uint16_t)half); /* at odd addresses */
-    list[0]->decode_f16(bytes + 1, want, 65536);
+    list[0]->formats[LINNET_TENSOR_F16].decode(bytes + 1, want, 65536);
     for (size_t v = 1; v < n_list; v++) {
-        list[v]->decode_f16(bytes + 1, got, 65536);
+        list[v]->formats[LINNET_TENSOR_F16].decode(bytes + 1, got, 65536);
         for (unsigned half = 0; half < 65536; half++)
             if (bits_of(got[half]) != bits_of(want[half]))
                 fail_msg("%s: half %04x is %08x, want %08x", list[v]->name, half, bits_of(got[half]),
@@ -133,8 +133,8 @@ static void halves_of_any_number_are_decoded_and_no_more(void **state)
             for (size_t i = 0; i < 2 * n; i++)
                 bytes[i] = (uint8_t)random_bits();
             fill_guarded(got, ARRAY_LEN(got));
-            list[0]->decode_f16(bytes, want, n);
-            list[v]->decode_f16(bytes, got, n);
+            list[0]->formats[LINNET_TENSOR_F16].decode(bytes, want, n);
+            list[v]->formats[LINNET_TENSOR_F16].decode(bytes, got, n);
             assert_memory_equal(got, want, n * sizeof(float));
             check_untouched(list[v]->name, got, n, ARRAY_LEN(got));
             free(bytes);
@@ -145,22 +145,31 @@ static void halves_of_any_number_are_decoded_and_no_more(void **state)
 typedef void decode_fn(const uint8_t *src, float *dst, size_t n);
 typedef float dot_fn(const uint8_t *row, const float *x, size_t n);
 
-/* The types of weights: how long a block is, and which members of a variant are about it. */
+/* The types of weights: how long a block is, and where halves stand in it. */
 typedef struct weight_type {
     const char *name;
+    uint32_t type;
     size_t block_elements, block_bytes;
-    bool has_scale;
+    size_t n_halves, halves[2];
 } weight_type;
-static const weight_type types[] = {{"F16", 1, 2, false}, {"Q8_0", 32, 34, true}, {"Q4_0", 32, 18, true}};
+static const weight_type types[] = {
+    {"F16", LINNET_TENSOR_F16, 1, 2, 1, {0}},           {"BF16", LINNET_TENSOR_BF16, 1, 2, 0, {0}},
+    {"Q8_0", LINNET_TENSOR_Q8_0, 32, 34, 1, {0}},       {"Q4_0", LINNET_TENSOR_Q4_0, 32, 18, 1, {0}},
+    {"Q4_1", LINNET_TENSOR_Q4_1, 32, 20, 2, {0, 2}},    {"Q5_0", LINNET_TENSOR_Q5_0, 32, 22, 1, {0}},
+    {"Q5_1", LINNET_TENSOR_Q5_1, 32, 24, 2, {0, 2}},    {"IQ4_NL", LINNET_TENSOR_IQ4_NL, 32, 18, 1, {0}},
+    {"Q2_K", LINNET_TENSOR_Q2_K, 256, 84, 2, {80, 82}}, {"Q3_K", LINNET_TENSOR_Q3_K, 256, 110, 1, {108}},
+    {"Q4_K", LINNET_TENSOR_Q4_K, 256, 144, 2, {0, 2}},  {"Q5_K", LINNET_TENSOR_Q5_K, 256, 176, 2, {0, 2}},
+    {"Q6_K", LINNET_TENSOR_Q6_K, 256, 210, 1, {208}},
+};
 
 static decode_fn *decode_of(const linnet_kernels *kernels, size_t type)
 {
-    return type == 0 ? kernels->decode_f16 : type == 1 ? kernels->decode_q8_0 : kernels->decode_q4_0;
+    return kernels->formats[types[type].type].decode;
 }
 
 static dot_fn *dot_of(const linnet_kernels *kernels, size_t type)
 {
-    return type == 0 ? kernels->dot_f16 : type == 1 ? kernels->dot_q8_0 : kernels->dot_q4_0;
+    return kernels->formats[types[type].type].dot;
 }
 
 /* Random weights of about unit size; n is whole blocks. */
@@ -171,10 +180,14 @@ static void random_row(size_t type, uint8_t *row, size_t n)
         uint8_t *block = row + b * types[type].block_bytes;
         for (size_t i = 0; i < types[type].block_bytes; i++)
             block[i] = (uint8_t)random_bits();
-        unsigned sign = (unsigned)random_bits() & 0x8000u, mantissa = (unsigned)random_bits() & 1023;
-        unsigned exponent =
-            type == 0 ? 10 + (unsigned)(random_bits() % 6) : 6 + (unsigned)(random_bits() % 4);
-        linnet_store_le16(block, (uint16_t)(sign | exponent << 10 | mantissa));
+        if (types[type].type == LINNET_TENSOR_BF16) /* 2^-3 to 1 */
+            block[1] = (uint8_t)((block[1] & 0x80) | 0x3e | (block[1] & 1));
+        for (size_t h = 0; h < types[type].n_halves; h++) {
+            unsigned sign = (unsigned)random_bits() & 0x8000u, mantissa = (unsigned)random_bits() & 1023;
+            unsigned exponent =
+                type == 0 ? 10 + (unsigned)(random_bits() % 6) : 6 + (unsigned)(random_bits() % 4);
+            linnet_store_le16(block + types[type].halves[h], (uint16_t)(sign | exponent << 10 | mantissa));
+        }
     }
 }
 
@@ -188,10 +201,10 @@ static void known_blocks_decode_as_the_format_says(void **state)
     size_t n_list = linnet_kernels_available(list);
     for (size_t v = 0; v < n_list; v++) {
         float got[32];
-        list[v]->decode_q8_0(q8_0, got, 32);
+        list[v]->formats[LINNET_TENSOR_Q8_0].decode(q8_0, got, 32);
         static const float first[7] = {0.5f, -0.5f, 63.5f, -64.0f, 0.0f, 1.5f, 0.0f};
         assert_memory_equal(got, first, sizeof(first));
-        list[v]->decode_q4_0(q4_0, got, 32);
+        list[v]->formats[LINNET_TENSOR_Q4_0].decode(q4_0, got, 32);
         assert_true(got[0] == -14.0f && got[1] == 16.0f && got[16] == -2.0f && got[17] == 0.0f);
         assert_true(got[2] == 16.0f && got[18] == 16.0f); /* byte 0: both are (0 - 8) d */
     }
@@ -204,18 +217,20 @@ static void quantised_blocks_decode_to_the_same_bits(void **state)
                                       0x3c00, 0x7bff, 0xfbff, 0x2e66, 0x7c00};
     const linnet_kernels *list[8];
     size_t n_list = linnet_kernels_available(list);
-    for (size_t type = 1; type < ARRAY_LEN(types); type++) {
+    for (size_t type = 0; type < ARRAY_LEN(types); type++) {
+        size_t step = types[type].block_elements;
         for (size_t round = 0; round < 200; round++) {
-            size_t n_blocks = round % 6, n = 32 * n_blocks, offset = round % 3;
+            size_t n_blocks = round % 6, n = step * n_blocks, offset = round % 3;
             uint8_t *bytes = malloc(offset + n_blocks * types[type].block_bytes + 1);
             assert_non_null(bytes);
             random_row(type, bytes + offset, n);
-            if (n_blocks > 0)
-                linnet_store_le16(bytes + offset, scales[round % ARRAY_LEN(scales)]);
-            float want[160 + GUARD];
+            for (size_t h = 0; n_blocks > 0 && h < types[type].n_halves; h++)
+                linnet_store_le16(bytes + offset + types[type].halves[h],
+                                  scales[(round + h) % ARRAY_LEN(scales)]);
+            float want[5 * 256 + GUARD];
             decode_of(list[0], type)(bytes + offset, want, n);
             for (size_t v = 1; v < n_list; v++) {
-                float got[160 + GUARD];
+                float got[5 * 256 + GUARD];
                 fill_guarded(got, ARRAY_LEN(got));
                 decode_of(list[v], type)(bytes + offset, got, n);
                 for (size_t i = 0; i < n; i++) /* infinity times 0 is a NaN, of any sign */
@@ -227,6 +242,52 @@ static void quantised_blocks_decode_to_the_same_bits(void **state)
             free(bytes);
         }
     }
+}
+
+/* What the gguf package says that blocks of random bytes stand for (tests/reference/quants.py). */
+static void blocks_decode_as_elsewhere(void **state)
+{
+    (void)state;
+    const linnet_kernels *list[8];
+    size_t n_list = linnet_kernels_available(list), n_checked = 0;
+    json_t *root = vectors_load("quants.json");
+    for (size_t type = 0; type < ARRAY_LEN(types); type++) {
+        const json_t *entry = json_object_get(root, types[type].name);
+        if (types[type].type == LINNET_TENSOR_F16)
+            continue; /* every half is checked above */
+        vector_bytes bytes = vector_hex(entry, "bytes"), values = vector_hex(entry, "values");
+        size_t n = values.n_bytes / sizeof(float);
+        assert_int_equal(bytes.n_bytes, n / types[type].block_elements * types[type].block_bytes);
+        for (size_t v = 0; v < n_list; v++) {
+            float got[N_MAX];
+            decode_of(list[v], type)(bytes.bytes, got, n);
+            for (size_t i = 0; i < n; i++)
+                if (bits_of(got[i]) != linnet_load_le32(values.bytes + 4 * i))
+                    fail_msg("%s %s: element %zu is %a, want %a", list[v]->name, types[type].name, i,
+                             (double)got[i], (double)linnet_load_f32(values.bytes + 4 * i));
+        }
+        n_checked++;
+    }
+    assert_int_equal(n_checked, ARRAY_LEN(types) - 1);
+    json_decref(root);
+}
+
+static void all_variants_run_the_same_types(void **state)
+{
+    (void)state;
+    const linnet_kernels *list[8];
+    size_t n_list = linnet_kernels_available(list), n_types = 0;
+    for (uint32_t type = 0; type < LINNET_FORMATS; type++) {
+        size_t elements, n_bytes;
+        n_types += linnet_type_runs(type);
+        assert_int_equal(linnet_type_runs(type), linnet_tensor_type_info(type, &elements, &n_bytes));
+        for (size_t v = 0; v < n_list; v++) {
+            assert_int_equal(list[v]->formats[type].decode != NULL, linnet_type_runs(type));
+            assert_int_equal(list[v]->formats[type].dot != NULL, linnet_type_runs(type));
+        }
+    }
+    assert_int_equal(n_types, ARRAY_LEN(types) + 1); /* and F32 */
+    assert_false(linnet_type_runs(UINT32_MAX));
 }
 
 /* ---- sums ---- */
@@ -281,7 +342,7 @@ static void dots_of_file_rows_are_within_rounding(void **state)
     for (size_t v = 0; v < n_list; v++) {
         for (size_t type = 0; type < ARRAY_LEN(types); type++) {
             size_t step = types[type].block_elements;
-            for (size_t n = 0; n <= 1600; n += n < 70 * step ? step : 5 * step) {
+            for (size_t n = 0; n <= 2048; n += n < 70 * step ? step : 5 * step) {
                 size_t n_bytes = n / step * types[type].block_bytes;
                 uint8_t *row = malloc(n_bytes + 1);
                 float *x = malloc((n + 1) * sizeof(float)), *values = malloc((n + 1) * sizeof(float));
@@ -301,7 +362,7 @@ static void dots_of_file_rows_are_within_rounding(void **state)
 static void dots_do_not_depend_on_alignment(void **state)
 {
     (void)state;
-    enum { N = 1056 };
+    enum { N = 1280 };
     const linnet_kernels *list[8];
     size_t n_list = linnet_kernels_available(list);
     static float x[N + 16], moved[N + 16], a[N];
@@ -626,6 +687,8 @@ int main(void)
         cmocka_unit_test_setup(halves_of_any_number_are_decoded_and_no_more, start_from_the_seed),
         cmocka_unit_test_setup(known_blocks_decode_as_the_format_says, start_from_the_seed),
         cmocka_unit_test_setup(quantised_blocks_decode_to_the_same_bits, start_from_the_seed),
+        cmocka_unit_test(blocks_decode_as_elsewhere),
+        cmocka_unit_test(all_variants_run_the_same_types),
         cmocka_unit_test_setup(dots_are_within_rounding, start_from_the_seed),
         cmocka_unit_test_setup(dots_of_file_rows_are_within_rounding, start_from_the_seed),
         cmocka_unit_test_setup(dots_do_not_depend_on_alignment, start_from_the_seed),

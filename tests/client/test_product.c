@@ -67,10 +67,19 @@ static const struct weight_type {
     const char *name;
     uint32_t type;
     size_t block_elements, block_bytes;
-} types[] = {{"F32", LINNET_TENSOR_F32, 1, 4},
-             {"F16", LINNET_TENSOR_F16, 1, 2},
-             {"Q8_0", LINNET_TENSOR_Q8_0, 32, 34},
-             {"Q4_0", LINNET_TENSOR_Q4_0, 32, 18}};
+    size_t n_halves, halves[2]; /* where they stand in a block */
+} types[] = {
+    {"F32", LINNET_TENSOR_F32, 1, 4, 0, {0}},        {"F16", LINNET_TENSOR_F16, 1, 2, 1, {0}},
+    {"Q8_0", LINNET_TENSOR_Q8_0, 32, 34, 1, {0}},    {"Q4_0", LINNET_TENSOR_Q4_0, 32, 18, 1, {0}},
+    {"Q5_1", LINNET_TENSOR_Q5_1, 32, 24, 2, {0, 2}}, {"Q4_K", LINNET_TENSOR_Q4_K, 256, 144, 2, {0, 2}},
+    {"Q6_K", LINNET_TENSOR_Q6_K, 256, 210, 1, {208}}};
+
+/* The next number of columns that is whole blocks. */
+static size_t whole(size_t type, size_t columns)
+{
+    size_t step = types[type].block_elements;
+    return (columns + step - 1) / step * step;
+}
 
 /* A random matrix of weights of about unit size, and its values; both end with their last row. */
 typedef struct weights {
@@ -94,8 +103,8 @@ static weights weights_create(size_t type, size_t rows, size_t columns)
         unsigned exponent = types[type].block_elements == 1 ? 11 : 7;
         if (types[type].type == LINNET_TENSOR_F32)
             linnet_store_f32(block, w.values[b]);
-        else
-            linnet_store_le16(block,
+        for (size_t h = 0; h < types[type].n_halves; h++)
+            linnet_store_le16(block + types[type].halves[h],
                               (uint16_t)((random_bits() & 0x83ff) | (exponent + random_bits() % 4) << 10));
     }
     w.matrix.bytes = w.bytes;
@@ -124,11 +133,11 @@ static void every_type_decodes_by_rows(void **state)
 {
     const fixture *f = *state;
     for (size_t type = 0; type < ARRAY_LEN(types); type++) {
-        weights w = weights_create(type, 5, 96);
+        weights w = weights_create(type, 5, 256);
         for (size_t row = 0; row < 5; row++) {
-            float got[96];
+            float got[256];
             linnet_row_decode(f->products[0].kernels, &w.matrix, row, got);
-            assert_memory_equal(got, w.values + row * 96, sizeof(got));
+            assert_memory_equal(got, w.values + row * 256, sizeof(got));
         }
         weights_release(&w);
     }
@@ -157,7 +166,7 @@ static void forward_is_within_rounding_for_every_type(void **state)
     fixture *f = *state;
     for (size_t type = 0; type < ARRAY_LEN(types); type++) {
         for (size_t s = 0; s < ARRAY_LEN(shapes); s++) {
-            weights w = weights_create(type, shapes[s][0], shapes[s][1]);
+            weights w = weights_create(type, shapes[s][0], whole(type, shapes[s][1]));
             for (size_t i = 0; i < ARRAY_LEN(token_counts); i++) {
                 size_t n_tokens = token_counts[i];
                 float *x = floats_create(n_tokens * w.matrix.columns),
@@ -177,7 +186,8 @@ static void backward_adds_within_rounding_for_every_type(void **state)
     fixture *f = *state;
     for (size_t type = 0; type < ARRAY_LEN(types); type++) {
         for (size_t s = 0; s < ARRAY_LEN(shapes); s++) {
-            size_t rows = shapes[s][0], columns = shapes[s][1], n_tokens = token_counts[(type + s) % 4];
+            size_t rows = shapes[s][0], columns = whole(type, shapes[s][1]),
+                   n_tokens = token_counts[(type + s) % 4];
             weights w = weights_create(type, rows, columns);
             float *d_y = floats_create(n_tokens * rows), *d_x = floats_create(n_tokens * columns);
             float *before = malloc(n_tokens * columns * sizeof(float));
@@ -209,7 +219,7 @@ static void threads_do_not_change_a_bit_of_forward_and_backward(void **state)
     fixture *f = *state;
     enum {
         ROWS = 1500,
-        COLUMNS = 736,
+        COLUMNS = 768,
         TOKENS = 9
     }; /* enough work that the pool is used, and uneven shares */
     for (size_t type = 0; type < ARRAY_LEN(types); type++) {
@@ -305,7 +315,7 @@ static void tokens_beside_a_token_do_not_change_it(void **state)
 static void up_to_three_tokens_have_the_bits_of_one(void **state)
 {
     fixture *f = *state;
-    enum { ROWS = 50, COLUMNS = 96 };
+    enum { ROWS = 50, COLUMNS = 256 };
     for (size_t type = 0; type < ARRAY_LEN(types); type++) {
         weights w = weights_create(type, ROWS, COLUMNS);
         float *x = floats_create(3 * COLUMNS), y[3 * ROWS], alone[ROWS];
@@ -333,7 +343,7 @@ static void no_tokens_touch_nothing(void **state)
 static void rows_may_start_at_any_byte(void **state)
 {
     fixture *f = *state;
-    enum { ROWS = 40, COLUMNS = 64, TOKENS = 5 };
+    enum { ROWS = 40, COLUMNS = 256, TOKENS = 5 };
     for (size_t type = 0; type < ARRAY_LEN(types); type++) {
         weights w = weights_create(type, ROWS, COLUMNS);
         size_t n_bytes = ROWS * w.matrix.row_bytes;

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <unistd.h>
 
-#include "../crypto/vectors.h"
+#include "crypto/vectors.h"
 #include "linnet/model.h"
 
 enum { VECTOR_IDS_MAX = 64 };

@@ -12,7 +12,7 @@
 #include <jansson.h>
 
 typedef struct vector_bytes {
-    uint8_t bytes[2048];
+    uint8_t bytes[4096];
     size_t n_bytes;
 } vector_bytes;
 

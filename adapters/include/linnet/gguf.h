@@ -14,7 +14,17 @@ typedef enum linnet_tensor_type { /* GGUF's own numbers */
                                   LINNET_TENSOR_F32 = 0,
                                   LINNET_TENSOR_F16 = 1,
                                   LINNET_TENSOR_Q4_0 = 2,
+                                  LINNET_TENSOR_Q4_1 = 3,
+                                  LINNET_TENSOR_Q5_0 = 6,
+                                  LINNET_TENSOR_Q5_1 = 7,
                                   LINNET_TENSOR_Q8_0 = 8,
+                                  LINNET_TENSOR_Q2_K = 10,
+                                  LINNET_TENSOR_Q3_K = 11,
+                                  LINNET_TENSOR_Q4_K = 12,
+                                  LINNET_TENSOR_Q5_K = 13,
+                                  LINNET_TENSOR_Q6_K = 14,
+                                  LINNET_TENSOR_IQ4_NL = 20,
+                                  LINNET_TENSOR_BF16 = 30,
 } linnet_tensor_type;
 
 /** Elements in a block and bytes of a block ("F32" 1, 4; "Q8_0" 32, 34). False for a type linnet does not
