@@ -81,8 +81,8 @@ class Case:
     def __init__(self, name, architecture, config, n_ids, **options):
         self.name, self.file, self.config, self.n_ids = name, File(architecture), config, n_ids
         self.options = options
+        self.vocabulary = config.vocab_size
         config._attn_implementation = "eager"
-        config.vocab_size = VOCABULARY
         torch.manual_seed(0)
         self.model = transformers.AutoModelForCausalLM.from_config(config).double().eval()
         self.state = {}
@@ -142,7 +142,7 @@ class Case:
         gemma, is_llama = a.startswith("gemma"), a in ("llama", "granite")
         self.layers = "transformer.h" if a == "gpt2" else "model.layers"
         o = self.options
-        embed = f.tensor("token_embd.weight", (VOCABULARY, w), o.get("embedding_spread", 1.0))
+        embed = f.tensor("token_embd.weight", (self.vocabulary, w), o.get("embedding_spread", 1.0))
         if a == "gpt2":
             self.state["transformer.wte.weight"] = embed
             self.state["transformer.wpe.weight"] = f.tensor("position_embd.weight", (self.context, w), 0.5)
@@ -156,9 +156,9 @@ class Case:
         if self.config.tie_word_embeddings:
             self.state["lm_head.weight"] = embed
         else:
-            self.state["lm_head.weight"] = f.tensor("output.weight", (VOCABULARY, w))
+            self.state["lm_head.weight"] = f.tensor("output.weight", (self.vocabulary, w))
         if a == "phi2":
-            self.state["lm_head.bias"] = f.tensor("output.bias", (VOCABULARY,), 0.3)
+            self.state["lm_head.bias"] = f.tensor("output.bias", (self.vocabulary,), 0.3)
         for n, values in o.get("vectors", {}).items():
             f.tensor(n, (len(values),), values=values)
         for i in range(self.n_layers):
@@ -216,7 +216,7 @@ class Case:
     def run(self):
         self.write_tensors()
         self.load()
-        ids = [int(u * VOCABULARY) for u in uniform("ids of " + self.name, self.n_ids)]
+        ids = [int(u * self.vocabulary) for u in uniform("ids of " + self.name, self.n_ids)]
         with torch.no_grad():
             logits = self.model(torch.tensor([ids])).logits
         case = {"name": self.name, "architecture": self.file.architecture, "context": self.options.get("run_context", self.context),
@@ -254,10 +254,10 @@ class Case:
         return case
 
 
-def cases():
+def cases(vocabulary=VOCABULARY):
     T = transformers
     common = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-                  max_position_embeddings=64, vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+                  max_position_embeddings=64, vocab_size=vocabulary, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 
     def rope(**more):
         return dict(rope_type="default", rope_theta=10000.0) | more
@@ -327,7 +327,7 @@ def cases():
     yield Case("phi3 in a short context", "phi3", phi3(), 18, keys=phi3_keys, vectors=vectors, run_context=20)
     yield Case("phi3 in a long context", "phi3", phi3(), 45, keys=phi3_keys, vectors=vectors)
     yield Case("gpt2", "gpt2",
-               T.GPT2Config(n_embd=24, n_layer=2, n_head=3, n_positions=64, vocab_size=VOCABULARY, activation_function="gelu_new",
+               T.GPT2Config(n_embd=24, n_layer=2, n_head=3, n_positions=64, vocab_size=vocabulary, activation_function="gelu_new",
                             resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, bos_token_id=1, eos_token_id=2), 25)
     yield Case("granite with its multipliers", "granite",
                T.GraniteConfig(**common, embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.3,
@@ -342,4 +342,5 @@ def main():
     sys.stdout.write(text.replace('{"name"', '\n{"name"') + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
