@@ -18,6 +18,8 @@ extern const linnet_command client_command_evaluate;
 extern const linnet_command client_command_train;
 /* command_adapter.c */
 extern const linnet_command client_command_adapter;
+/* command_quantize.c */
+extern const linnet_command client_command_quantize;
 /* command_bench.c */
 extern const linnet_command client_command_bench;
 /* commands_device.c */
