@@ -102,12 +102,13 @@ static linnet_status run_evaluate(const linnet_cli *cli, const client_model *m, 
 
 static int command_evaluate(linnet_cli *cli, int argc, char **argv)
 {
-    const char *path = NULL, *adapter = NULL, *data = NULL;
+    const char *path = NULL, *data = NULL;
+    linnet_texts adapters = {0};
     uint64_t context = 0;
     bool each = false, end_token = true, skip_bad = false;
     linnet_option options[] = {
         CLIENT_REQUIRED("model", &path, "FILE", "GGUF model"),
-        CLIENT_TEXT("adapter", &adapter, "PATH", "PEFT directory or GGUF adapter"),
+        CLIENT_ADAPTERS(&adapters),
         CLIENT_REQUIRED("data", &data, "FILE", "records, JSON Lines"),
         CLIENT_COUNT("context", &context, 0, 0, "tokens of a record at most; 0: the model's context"),
         CLIENT_SWITCH("end-token", &end_token, "texts and answers end with end-of-text, which counts"),
@@ -120,7 +121,7 @@ static int command_evaluate(linnet_cli *cli, int argc, char **argv)
         return exit_status;
     client_model m = {0};
     linnet_error err = {0};
-    linnet_status status = client_model_open(cli, path, adapter, &m, &err);
+    linnet_status status = client_model_open(cli, path, &adapters, &m, &err);
     if (status == LINNET_OK)
         status = run_evaluate(cli, &m, data, context, end_token, skip_bad, each, &err);
     client_model_close(&m);

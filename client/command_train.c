@@ -396,7 +396,8 @@ static linnet_status run_train(train_run *r, linnet_error *err)
 {
     const train_options *o = r->options;
     uint32_t n_steps = 0;
-    linnet_status status = client_model_open(r->cli, o->model, o->adapter, &r->m, err);
+    const linnet_texts start = {.items = {o->adapter}, .n_items = o->adapter ? 1 : 0};
+    linnet_status status = client_model_open(r->cli, o->model, &start, &r->m, err);
     if (status == LINNET_OK)
         status = start_adapter(r, err);
     if (status == LINNET_OK)

@@ -3,10 +3,47 @@
  * clocks. */
 #include "commands.h"
 
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
-linnet_status client_model_open(const linnet_cli *cli, const char *path, const char *adapter_path,
+/* "PATH" or "PATH:SCALE": a number behind the last colon is a scale, unless all of it is a path. NULL: no
+ * memory. */
+static char *split_scale(const char *text, float *ret_scale)
+{
+    const char *colon = strrchr(text, ':');
+    char *end = NULL;
+    double scale = colon && colon[1] != '\0' ? strtod(colon + 1, &end) : 1;
+    bool has_scale = end && *end == '\0' && access(text, F_OK) != 0;
+    *ret_scale = has_scale ? (float)scale : 1;
+    return has_scale ? strndup(text, (size_t)(colon - text)) : strdup(text);
+}
+
+static linnet_status open_adapters(const linnet_texts *texts, client_model *m, linnet_error *err)
+{
+    linnet_adapter *list[LINNET_TEXTS_MAX] = {NULL};
+    float scales[LINNET_TEXTS_MAX];
+    linnet_status status = LINNET_OK;
+    for (size_t i = 0; i < texts->n_items && status == LINNET_OK; i++) {
+        char *path = split_scale(texts->items[i], &scales[i]);
+        status = path ? linnet_adapter_load(path, linnet_model_gguf(m->model), &list[i], err)
+                      : linnet_fail(err, LINNET_ERR_NOMEM, "path");
+        free(path);
+    }
+    if (status == LINNET_OK && texts->n_items == 1 && scales[0] == 1) {
+        m->adapter = list[0]; /* as it is: training goes on from it */
+        return LINNET_OK;
+    }
+    if (status == LINNET_OK)
+        status = linnet_adapter_blend((const linnet_adapter *const *)list, scales, texts->n_items,
+                                      &m->adapter, err);
+    for (size_t i = 0; i < texts->n_items; i++)
+        linnet_adapter_destroy(list[i]);
+    return status;
+}
+
+linnet_status client_model_open(const linnet_cli *cli, const char *path, const linnet_texts *adapters,
                                 client_model *m, linnet_error *err)
 {
     linnet_status status = linnet_thread_pool_create((unsigned)cli->n_threads, &m->pool, err);
@@ -19,8 +56,8 @@ linnet_status client_model_open(const linnet_cli *cli, const char *path, const c
         status = linnet_fail(err, LINNET_ERR_FORMAT, "'%s': the tokenizer has %u tokens, the model %u", path,
                              (unsigned)linnet_tokenizer_vocabulary(m->tokenizer),
                              (unsigned)linnet_model_shape_of(m->model)->vocabulary);
-    if (status == LINNET_OK && adapter_path)
-        status = linnet_adapter_load(adapter_path, linnet_model_gguf(m->model), &m->adapter, err);
+    if (status == LINNET_OK && adapters && adapters->n_items > 0)
+        status = open_adapters(adapters, m, err);
     return status;
 }
 

@@ -34,8 +34,9 @@ typedef struct client_model {
     linnet_adapter *adapter; /* NULL: none */
 } client_model;
 
-/** adapter_path NULL: none. On failure what is open is left to client_model_close. */
-linnet_status client_model_open(const linnet_cli *cli, const char *path, const char *adapter_path,
+/** adapters (NULL: none) are paths, each with ":SCALE" behind it if wanted; several are summed. On failure
+ * what is open is left to client_model_close. */
+linnet_status client_model_open(const linnet_cli *cli, const char *path, const linnet_texts *adapters,
                                 client_model *m, linnet_error *err) LINNET_NODISCARD;
 void client_model_close(client_model *m);
 /** The context to work with: `wanted`, or `usual` where that is 0, at most the model's; LIMIT if more is
@@ -67,6 +68,10 @@ uint64_t client_peak_rss(void); /* bytes */
 #define CLIENT_REQUIRED(name, value, argument, help)                                                         \
     CLIENT_OPTION(TEXT, name, value, argument, help, 0, 0, true)
 #define CLIENT_TEXT(name, value, argument, help) CLIENT_OPTION(TEXT, name, value, argument, help, 0, 0, false)
+#define CLIENT_TEXTS(name, value, argument, help)                                                            \
+    CLIENT_OPTION(TEXTS, name, value, argument, help, 0, 0, false)
+#define CLIENT_ADAPTERS(value)                                                                               \
+    CLIENT_TEXTS("adapter", value, "PATH[:SCALE]", "PEFT directory or GGUF adapter; several are summed")
 #define CLIENT_FLAG(name, value, help) CLIENT_OPTION(FLAG, name, value, NULL, help, 0, 0, false)
 #define CLIENT_SWITCH(name, value, help) CLIENT_OPTION(SWITCH, name, value, NULL, help, 0, 0, false)
 #define CLIENT_CHOICE(name, value, choices, help)                                                            \

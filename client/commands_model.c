@@ -166,11 +166,12 @@ static linnet_status run_generate(const linnet_cli *cli, const client_model *m, 
 
 static int command_generate(linnet_cli *cli, int argc, char **argv)
 {
-    const char *path = NULL, *adapter = NULL, *prompt = NULL;
+    const char *path = NULL, *prompt = NULL;
+    linnet_texts adapters = {0};
     sampling_options s = {.n_tokens = 64, .top_p = 1};
     linnet_option options[] = {
         CLIENT_REQUIRED("model", &path, "FILE", "GGUF model"),
-        CLIENT_TEXT("adapter", &adapter, "PATH", "PEFT directory or GGUF adapter"),
+        CLIENT_ADAPTERS(&adapters),
         CLIENT_REQUIRED("prompt", &prompt, "TEXT", "text to continue"),
         CLIENT_COUNT("tokens", &s.n_tokens, 0, 0, "tokens to generate at most"),
         CLIENT_NUMBER("temperature", &s.temperature, 0, 100, "0: the likeliest token"),
@@ -183,7 +184,7 @@ static int command_generate(linnet_cli *cli, int argc, char **argv)
         return exit_status;
     client_model m = {0};
     linnet_error err = {0};
-    linnet_status status = client_model_open(cli, path, adapter, &m, &err);
+    linnet_status status = client_model_open(cli, path, &adapters, &m, &err);
     if (status == LINNET_OK)
         status = run_generate(cli, &m, prompt, &s, &err);
     client_model_close(&m);
@@ -309,11 +310,12 @@ static linnet_status run_chat(const linnet_cli *cli, const client_model *m, cons
 
 static int command_chat(linnet_cli *cli, int argc, char **argv)
 {
-    const char *path = NULL, *adapter = NULL, *system = NULL;
+    const char *path = NULL, *system = NULL;
+    linnet_texts adapters = {0};
     sampling_options s = {.n_tokens = 256, .top_p = 0.9, .temperature = 0.7};
     linnet_option options[] = {
         CLIENT_REQUIRED("model", &path, "FILE", "GGUF model"),
-        CLIENT_TEXT("adapter", &adapter, "PATH", "PEFT directory or GGUF adapter"),
+        CLIENT_ADAPTERS(&adapters),
         CLIENT_TEXT("system", &system, "TEXT", "what the assistant is told first"),
         CLIENT_COUNT("tokens", &s.n_tokens, 0, 0, "tokens of an answer at most"),
         CLIENT_NUMBER("temperature", &s.temperature, 0, 100, "0: the likeliest token"),
@@ -326,7 +328,7 @@ static int command_chat(linnet_cli *cli, int argc, char **argv)
         return exit_status;
     client_model m = {0};
     linnet_error err = {0};
-    linnet_status status = client_model_open(cli, path, adapter, &m, &err);
+    linnet_status status = client_model_open(cli, path, &adapters, &m, &err);
     if (status == LINNET_OK)
         status = run_chat(cli, &m, system, &s, &err);
     client_model_close(&m);

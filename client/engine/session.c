@@ -82,6 +82,12 @@ linnet_status linnet_session_set_adapter(linnet_session *session, const linnet_a
                                          linnet_error *err)
 {
     linnet_session_reset(session);
+    return linnet_session_swap_adapter(session, adapter, err);
+}
+
+linnet_status linnet_session_swap_adapter(linnet_session *session, const linnet_adapter *adapter,
+                                          linnet_error *err)
+{
     linnet_status status = linnet_lora_bind(&session->lora, session->model, adapter, err);
     if (status != LINNET_OK)
         return status;

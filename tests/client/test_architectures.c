@@ -270,6 +270,129 @@ static void a_missing_tensor_is_named(void **state)
     assert_true(n_refused > 200);
 }
 
+static double loss_with(const vector_model *m, linnet_arena *arena, const linnet_adapter *adapter)
+{
+    linnet_sequence sequence = sequence_of(m);
+    linnet_error err = {0};
+    double sum = 0;
+    size_t n_counted = 0;
+    assert_ok(linnet_arena_score(arena, adapter, &sequence, &sum, &n_counted, NULL, &err), &err);
+    return sum / (double)n_counted;
+}
+
+/* An adapter of some of the targets only, with another rank. */
+static linnet_adapter *other_adapter(const vector_model *m, uint32_t targets)
+{
+    linnet_layout *layout = NULL;
+    linnet_adapter *adapter = NULL;
+    linnet_error err = {0};
+    assert_ok(linnet_layout_create(linnet_model_gguf(m->model), 5, 7, targets, &layout, &err), &err);
+    assert_ok(linnet_adapter_create(layout, &adapter, &err), &err);
+    for (size_t i = 0; i < layout->n_parameters; i++)
+        adapter->data[i] = (float)(0.3 * vector_uniform("other", i));
+    linnet_layout_destroy(layout);
+    return adapter;
+}
+
+/* The blend of two adapters is as good as their sum: halves of one are that one, 0 times one is nothing, and
+ * the order does not matter. */
+static void adapters_add_up(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < n_cases(); c++) {
+        vector_model m = vector_model_open(case_at(c));
+        linnet_arena *arena = arena_of(&m);
+        linnet_adapter *one = vector_adapter(&m),
+                       *other = other_adapter(&m, UINT32_C(1) << LINNET_TARGET_FFN_DOWN);
+        linnet_error err = {0};
+        const struct {
+            const linnet_adapter *adapters[2];
+            float scales[2];
+            double want;
+        } cases[] = {
+            {{one, one}, {0.5f, 0.5f}, loss_with(&m, arena, one)},
+            {{one, other}, {1, 0}, loss_with(&m, arena, one)},
+            {{one, other}, {0, 1}, loss_with(&m, arena, other)},
+            {{one, other}, {0, 0}, loss_with(&m, arena, NULL)},
+            {{one, other}, {0.7f, -1.5f}, 0},
+            {{other, one}, {-1.5f, 0.7f}, 0},
+        };
+        double got[ARRAY_LEN(cases)];
+        for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+            linnet_adapter *blend = NULL;
+            assert_ok(linnet_adapter_blend(cases[i].adapters, cases[i].scales, 2, &blend, &err), &err);
+            got[i] = loss_with(&m, arena, blend);
+            if (i < 4)
+                check(&m, "loss of a blend", i, got[i], cases[i].want, 1);
+            linnet_adapter_destroy(blend);
+        }
+        check(&m, "loss of a blend", 4, got[4], got[5], 1);
+        assert_true(fabs(got[4] - cases[0].want) > 1e-3);
+        linnet_adapter_destroy(other);
+        linnet_adapter_destroy(one);
+        linnet_arena_destroy(arena);
+        vector_model_close(&m);
+    }
+}
+
+/* In mid-text the past stays; swapped to and fro nothing has changed. */
+static void an_adapter_may_be_swapped_in_mid_text(void **state)
+{
+    (void)state;
+    vector_model m = vector_model_open(case_at(0));
+    linnet_session *session = session_of(&m);
+    linnet_adapter *adapter = vector_adapter(&m);
+    linnet_error err = {0};
+    size_t n = linnet_model_shape_of(m.model)->vocabulary;
+    const float *logits = NULL;
+    float *want = malloc(n * sizeof(float));
+    assert_non_null(want);
+    assert_ok(linnet_session_feed(session, m.ids, 9, &logits, &err), &err);
+    assert_ok(linnet_session_feed(session, m.ids + 9, 1, &logits, &err), &err);
+    memcpy(want, logits, n * sizeof(float));
+    linnet_session_reset(session);
+    assert_ok(linnet_session_feed(session, m.ids, 9, &logits, &err), &err);
+    assert_ok(linnet_session_swap_adapter(session, adapter, &err), &err);
+    assert_int_equal(linnet_session_n_tokens(session), 9);
+    assert_ok(linnet_session_swap_adapter(session, NULL, &err), &err);
+    assert_ok(linnet_session_feed(session, m.ids + 9, 1, &logits, &err), &err);
+    assert_memory_equal(logits, want, n * sizeof(float));
+    assert_ok(linnet_session_swap_adapter(session, adapter, &err), &err);
+    assert_ok(linnet_session_feed(session, m.ids + 10, 1, &logits, &err), &err);
+    memcpy(want, logits, n * sizeof(float));
+    assert_ok(linnet_session_set_adapter(session, adapter, &err), &err);
+    assert_int_equal(linnet_session_n_tokens(session), 0);
+    assert_ok(linnet_session_feed(session, m.ids, 11, &logits, &err), &err);
+    assert_memory_not_equal(logits, want, n * sizeof(float)); /* the first ten were read otherwise */
+    free(want);
+    linnet_adapter_destroy(adapter);
+    linnet_session_destroy(session);
+    vector_model_close(&m);
+}
+
+static void adapters_that_do_not_add_up_are_refused(void **state)
+{
+    (void)state;
+    vector_model one = vector_model_open(case_at(0)), two = vector_model_open(case_at(9));
+    linnet_adapter *list[2] = {vector_adapter(&one), vector_adapter(&two)}, *blend = NULL;
+    linnet_error err = {0};
+    const linnet_adapter *both[] = {list[0], list[1]}, *many[LINNET_RANK_MAX];
+    float scales[LINNET_RANK_MAX] = {1, 1};
+    assert_int_equal(linnet_adapter_blend(both, scales, 2, &blend, &err), LINNET_ERR_MISMATCH);
+    scales[1] = NAN;
+    assert_int_equal(linnet_adapter_blend(both, scales, 2, &blend, &err), LINNET_ERR_RANGE);
+    for (size_t i = 0; i < LINNET_RANK_MAX; i++) {
+        many[i] = list[0];
+        scales[i] = 1;
+    }
+    assert_int_equal(linnet_adapter_blend(many, scales, LINNET_RANK_MAX, &blend, &err), LINNET_ERR_LIMIT);
+    assert_null(blend);
+    linnet_adapter_destroy(list[0]);
+    linnet_adapter_destroy(list[1]);
+    vector_model_close(&one);
+    vector_model_close(&two);
+}
+
 static void learned_positions_bound_the_context(void **state)
 {
     (void)state;
@@ -313,6 +436,9 @@ int main(void)
         cmocka_unit_test(gradients_are_slopes_of_the_loss),
         cmocka_unit_test(tokens_may_be_fed_in_any_pieces),
         cmocka_unit_test(a_missing_tensor_is_named),
+        cmocka_unit_test(adapters_add_up),
+        cmocka_unit_test(an_adapter_may_be_swapped_in_mid_text),
+        cmocka_unit_test(adapters_that_do_not_add_up_are_refused),
         cmocka_unit_test(learned_positions_bound_the_context),
     };
     return cmocka_run_group_tests(tests, load_vectors, release_vectors);

@@ -141,6 +141,11 @@ linnet_status linnet_adapter_save_gguf(const linnet_adapter *adapter, const char
 linnet_status linnet_adapter_merge(const linnet_adapter *adapter, const linnet_gguf *model, uint32_t type,
                                    const char *path, linnet_error *err) LINNET_NODISCARD;
 
+/** n >= 1 adapters of one model, each times its scale, as one adapter: its ranks are the sums of theirs.
+ * MISMATCH where they are of different models, LIMIT where a sum exceeds LINNET_RANK_MAX. */
+linnet_status linnet_adapter_blend(const linnet_adapter *const *adapters, const float *scales, size_t n,
+                                   linnet_adapter **ret_adapter, linnet_error *err) LINNET_NODISCARD;
+
 /* ---- deltas: raw factors in layout order, never scaled by alpha/rank ---- */
 /** Floats of the active factors of a layout. */
 size_t linnet_factors_length(const linnet_layout *layout, linnet_factors factors);

@@ -40,6 +40,10 @@ void linnet_session_destroy(linnet_session *session);
  * session. */
 linnet_status linnet_session_set_adapter(linnet_session *session, const linnet_adapter *adapter,
                                          linnet_error *err) LINNET_NODISCARD;
+/** The same in mid-text: what was fed stays as the old adapter made it, and goes on with the new one. After an
+ * error the session has no adapter. */
+linnet_status linnet_session_swap_adapter(linnet_session *session, const linnet_adapter *adapter,
+                                          linnet_error *err) LINNET_NODISCARD;
 void linnet_session_reset(linnet_session *session);
 /** Feed n >= 1 ids behind those fed before; logits of the last one (vocabulary floats) are borrowed until the
  * next call. RANGE for an id outside the vocabulary; LIMIT where the cache is full. */
