@@ -29,15 +29,19 @@ LLAMA_CPP = {"mistral with a window": NO_WINDOW, "phi3 in a long context": NO_WI
              "phi3 in a short context": None}  # its contexts start at 256 tokens: long factors
 
 
+def copy_tokenizer(reader, writer):
+    for field in reader.fields.values():
+        if field.name.startswith("tokenizer."):
+            kinds = field.types
+            writer.add_key_value(field.name, field.contents(), kinds[0], sub_type=kinds[-1] if len(kinds) > 1 else None)
+
+
 def write_gguf(case, vocabulary, path):
     writer = gguf.GGUFWriter(path, case.file.architecture)
     reader = gguf.GGUFReader(vocabulary)
     for name, kind, value in case.file.keys:
         {"u32": writer.add_uint32, "f32": writer.add_float32, "text": writer.add_string}[kind](name, value)
-    for field in reader.fields.values():
-        if field.name.startswith("tokenizer."):
-            kinds = field.types
-            writer.add_key_value(field.name, field.contents(), kinds[0], sub_type=kinds[-1] if len(kinds) > 1 else None)
+    copy_tokenizer(reader, writer)
     for name, values in case.file.values.items():
         writer.add_tensor(name, np.ascontiguousarray(values))
     writer.write_header_to_file()
@@ -60,9 +64,9 @@ class Machine:
         more = (["--adapter", adapter] if adapter else []) + (["--context", str(context)] if context else [])
         return self.linnet("evaluate", "--model", model, "--data", data, "--end-token", "off", *more)["loss"]
 
-    def llama(self, model, text, adapter=None):
+    def llama(self, model, text, adapter=None, greedy=0):
         more = [adapter, "1"] if adapter else []
-        out = subprocess.run([self.peer, model, text, "0", *more], capture_output=True, text=True)
+        out = subprocess.run([self.peer, model, text, str(greedy), *more], capture_output=True, text=True)
         if out.returncode != 0:
             raise SystemExit(f"llama_peer {model}: {out.stderr}")
         return json.loads(out.stdout)
@@ -151,12 +155,89 @@ class Run:
         compare_llama("made by peft: linnet, llama.cpp", converted)
 
 
+# ---- types of weights, beside llama.cpp ----
+
+TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+HALVES = {"IQ4_NL": [0], "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
+# llama.cpp rounds activations to eight bits, or to halves; linnet does not
+LOSS_TOLERANCE = {"F32": 1e-4, "F16": 2e-3, "BF16": 2e-2}
+
+
+def weights_of(kind, rows, columns, seed):
+    """Random weights of about 1 / sqrt(columns), as bytes of the type."""
+    generator, size = np.random.default_rng(seed), 1 / np.sqrt(columns)
+    if kind not in HALVES:
+        return gguf.quants.quantize((size * generator.standard_normal((rows, columns))).astype(np.float32),
+                                    gguf.GGMLQuantizationType[kind])
+    elements, n_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    data = generator.integers(0, 256, (rows * columns // elements, n_bytes), dtype=np.uint8)
+
+    def set_halves(value):
+        for at in HALVES[kind]:
+            data[:, at:at + 2] = np.frombuffer(np.float16(value).tobytes(), np.uint8)
+
+    set_halves(1)
+    set_halves(size / gguf.quants.dequantize(data.reshape(-1), gguf.GGMLQuantizationType[kind]).std())
+    return data.reshape(rows, -1)
+
+
+def write_typed(kind, vocabulary, path):
+    """A llama of 512 x 1536, 3 layers, 8 heads on 4, with all matrices of one type."""
+    width, ffn, layers = 512, 1536, 3
+    reader = gguf.GGUFReader(vocabulary)
+    n = len(reader.get_field("tokenizer.ggml.tokens").contents())
+    writer = gguf.GGUFWriter(path, "llama")
+    for name, value in (("block_count", layers), ("embedding_length", width), ("feed_forward_length", ffn), ("context_length", 512),
+                        ("attention.head_count", 8), ("attention.head_count_kv", 4)):
+        writer.add_uint32("llama." + name, value)
+    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    copy_tokenizer(reader, writer)
+    shapes = {"token_embd": (n, width), "output": (n, width)}
+    for i in range(layers):
+        shapes |= {f"blk.{i}.{stem}": shape for stem, shape in (
+            ("attn_q", (width, width)), ("attn_k", (width // 2, width)), ("attn_v", (width // 2, width)),
+            ("attn_output", (width, width)), ("ffn_gate", (ffn, width)), ("ffn_up", (ffn, width)), ("ffn_down", (width, ffn)))}
+    for seed, (name, (rows, columns)) in enumerate(shapes.items()):
+        # llama.cpp has no rows of some types: the embedding stays one that it has
+        own = "F16" if name == "token_embd" and kind in HALVES else kind
+        data = weights_of(own, rows, columns, seed)
+        if name == "token_embd" and own in ("F32", "F16"):
+            data = data * data.dtype.type(np.sqrt(width))
+        writer.add_tensor(name + ".weight", data, raw_dtype=gguf.GGMLQuantizationType[own])
+    for i in range(layers):
+        for stem in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{i}.{stem}.weight", np.ones(width, np.float32))
+    writer.add_tensor("output_norm.weight", np.full(width, 3, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def compare_types(run):
+    m = run.machine
+    print("types of weights: loss with linnet, llama.cpp; greedy tokens that agree")
+    data = run.write_text("text", TEXT)
+    for kind in TYPES:
+        path = os.path.join(run.folder, "typed.gguf")
+        write_typed(kind, run.vocabulary, path)
+        out = m.llama(path, TEXT, greedy=32)
+        loss, other = m.loss(path, data), float(np.mean(out["losses"]))
+        ids = m.linnet("generate", "--model", path, "--prompt", TEXT, "--tokens", "32")["ids"]
+        same = sum(1 for a, b in zip(ids, out["greedy"]) if a == b)
+        good = abs(loss - other) <= LOSS_TOLERANCE.get(kind, 0.1) and (kind != "F32" or ids == out["greedy"])
+        run.n_wrong += not good
+        print(f"    {kind:8s} {loss:.6f} {other:.6f}  {same} of 32 {'' if good else 'DIFFERS'}", flush=True)
+
+
 def main():
     client, vocabulary = sys.argv[1:3]
     peer = sys.argv[3] if len(sys.argv) > 3 else None
     n = len(gguf.GGUFReader(vocabulary).get_field("tokenizer.ggml.tokens").contents())
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Machine(client, peer), folder, vocabulary)
+        if peer:
+            compare_types(run)
         for case in architectures.cases(n):
             run.case(case)
     print(f"{run.n_wrong} differences beyond {TOLERANCE}")
