@@ -508,13 +508,26 @@ static linnet_status certify(linnet_coordinator *c, const linnet_round_row *row,
     return status;
 }
 
+/* After a failed try: have those beyond the threshold doubled since, which bear twice as many liars, or are
+ * these all that will come? So there are ten tries at most, and who can make the last one fail could have
+ * made each fail. */
+static bool is_worth_a_try(const linnet_secure_slot *slot, const linnet_secagg_server_counts *n, bool is_last)
+{
+    uint32_t t = n->thresholds.shares;
+    return slot->n_failed == 0 ||
+           (n->unmaskings > slot->n_failed &&
+            (is_last || n->unmaskings == n->survivors || n->unmaskings - t >= 2 * (slot->n_failed - t)));
+}
+
 /* Rebuild the secrets once enough shares are there; the masks come off in the tick. */
 static linnet_status try_open(linnet_coordinator *c, const linnet_round_row *row,
-                              linnet_secagg_server *server, linnet_error *err)
+                              linnet_secagg_server *server, bool is_last, linnet_error *err)
 {
-    uint32_t n_wrong = 0, n = linnet_secagg_server_count(server).unmaskings;
+    uint32_t n_wrong = 0;
+    linnet_secagg_server_counts n = linnet_secagg_server_count(server);
     linnet_secure_slot *slot = slot_find(c, row->number);
-    if (!slot || n <= slot->n_failed || !linnet_secagg_server_can_open(server))
+    if (!slot || linnet_secagg_server_phase_of(server) == LINNET_SERVER_OPENED ||
+        !is_worth_a_try(slot, &n, is_last) || !linnet_secagg_server_can_open(server))
         return LINNET_OK;
     linnet_error flaw = {0};
     linnet_status status = linnet_secagg_server_open(server, &n_wrong, &flaw);
@@ -522,7 +535,9 @@ static linnet_status try_open(linnet_coordinator *c, const linnet_round_row *row
         linnet_coordinator_say(c, 4, "round %llu: %u members handed in wrong shares",
                                (unsigned long long)row->number, n_wrong);
     if (status == LINNET_ERR_CRYPTO || status == LINNET_ERR_AGAIN) {
-        slot->n_failed = n;
+        slot->n_failed = n.unmaskings;
+        linnet_coordinator_say(c, 4, "round %llu does not open yet: %s", (unsigned long long)row->number,
+                               flaw.message);
         return LINNET_OK;
     }
     return status == LINNET_OK ? LINNET_OK : linnet_fail(err, status, "%s", flaw.message);
@@ -537,9 +552,9 @@ static linnet_status advance_frozen(linnet_coordinator *c, const linnet_round_ro
     *ret_again = !has_certificate && n.attestations >= n.thresholds.signatures;
     if (*ret_again)
         return certify(c, row, server, now_ms, err);
-    linnet_status status = has_certificate ? try_open(c, row, server, err) : LINNET_OK;
-    if (status != LINNET_OK || linnet_secagg_server_phase_of(server) == LINNET_SERVER_OPENED ||
-        now_ms <= row->deadline_ms)
+    bool is_last = now_ms > row->deadline_ms;
+    linnet_status status = has_certificate ? try_open(c, row, server, is_last, err) : LINNET_OK;
+    if (status != LINNET_OK || linnet_secagg_server_phase_of(server) == LINNET_SERVER_OPENED || !is_last)
         return status;
     return give_up(c, row, now_ms, NULL,
                    has_certificate ? "too few shares to open its sum" : "too few attestations", err);

@@ -29,7 +29,7 @@ typedef struct linnet_secure_slot {
     uint64_t round;               /* 0: free */
     linnet_secagg_server *server; /* owned */
     bool is_opening;              /* the tick takes masks off with it, without the lock: it stays */
-    uint32_t n_failed;            /* unmaskings that were not enough: opening waits for more */
+    uint32_t n_failed;            /* unmaskings at the last failed opening; 0: there was none */
 } linnet_secure_slot;
 
 struct linnet_coordinator {

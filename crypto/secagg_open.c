@@ -3,29 +3,43 @@
 /* M10 of linnet-sa1 (SECURE-AGGREGATION 2.4): the secrets of a closed round are rebuilt from t shares each,
  * compared with what the roster says of them (cb, pk_x), and the masks that they stand for come off the sum.
  *
- * One set of holders serves nearly all owners: the first t + 1 that handed in an unmasking. Its Lagrange
- * coefficients are computed once; an owner who is in the set itself is left out of it by one factor a
- * coefficient, (x_owner - x_i) / x_owner. Where a secret does not fit, random sets of t holders are tried,
- * the good one tells which holders do not agree with it, and those are passed over for all owners, as long as
- * the others suffice: a dealer of two polynomials makes honest holders look wrong. What is rebuilt here is
- * known to the coordinator by design: nothing needs constant time but what libsodium does anyway. */
+ * One set of t + 1 holders serves nearly all owners, with coefficients that are computed once; an owner who
+ * is in the set is left out of it by one factor a coefficient. Where that secret does not fit, the shares of
+ * all holders are decoded: up to half of those beyond t may be wrong. Random sets of t holders, few enough to
+ * cost no more, are left for what that cannot reach: more liars in a small cohort, or liars who made up a
+ * polynomial together.
+ *
+ * Wrong shares are their holders' fault or the owner's, who may have dealt shares of two polynomials, and
+ * nobody can tell. So an owner has one unit of blame to give, split among those who disagree: a hostile owner
+ * can blame many honest holders a little, while who lies about many owners is soon blamed more than they are.
+ * The common set is of the least blamed. With h hostile members some 2 h owners are decoded, whatever they
+ * do, unless h is near the number of holders that are not needed.
+ *
+ * Secrets are kept from a failed opening to the next. What is rebuilt here is known to the coordinator by
+ * design: nothing needs constant time but what libsodium does anyway. */
 
 #include "secagg_server.h"
 
 #include <sodium.h>
 #include <stdlib.h>
 
-#define SUBSETS_MAX 4096 /* tries for one secret */
+#define BLAME (1u << 20)          /* of one owner: it splits a thousand times, and a thousand fit a word */
+#define SEARCH_TRIES_MAX 4096     /* for one secret, and of all tries together: */
+#define SEARCH_WORK_MAX (1 << 22) /* products of points, t^2 a try; a tenth of a second for t = 500 */
 
-/* The holders that secrets are rebuilt from, and room to work in. */
+/* Holders and Lagrange's coefficients for them. */
+typedef struct holder_set {
+    uint32_t points[LINNET_SECAGG_MEMBERS_MAX], n;
+    linnet_scalar *coefficients; /* owned */
+} holder_set;
+
 typedef struct opening {
     linnet_secagg_server *server;
-    uint32_t holders[LINNET_SECAGG_MEMBERS_MAX], n_holders; /* the common set */
-    linnet_scalar *coefficients;                            /* of the common set */
-    linnet_scalar *c, *shares;                              /* room for one secret */
-    uint32_t *points;
-    bool disagrees; /* a set of shares gave no secret that fits: somebody's are wrong */
-    bool no_memory; /* nothing is said about shares then */
+    holder_set common, all; /* all: empty until it is needed */
+    /* what is said about one owner */
+    uint32_t points[LINNET_SECAGG_MEMBERS_MAX], n;
+    linnet_scalar *c, *shares; /* owned, wiped */
+    bool is_wrong[LINNET_SECAGG_MEMBERS_MAX];
 } opening;
 
 static bool is_owner(const linnet_secagg_server *server, uint32_t i)
@@ -78,143 +92,180 @@ static bool secret_fits(const linnet_secagg_server *server, uint32_t owner, cons
     return memcmp(pk, m->pk_x, sizeof(pk)) == 0;
 }
 
-static void read_share(const linnet_secagg_server *server, uint32_t holder, uint32_t owner,
-                       linnet_scalar *ret_share)
-{
-    memcpy(ret_share->bytes, linnet_server_entry(server, holder, owner) + 1, sizeof(ret_share->bytes));
-}
-
-/* (x_owner - x_i) / x_owner, which takes x_owner out of a set of points. */
-static void leave_out(linnet_scalar *coefficient, uint32_t owner_point, uint32_t point,
-                      const linnet_scalar *inverse)
-{
-    linnet_scalar a = {{0}}, b = {{0}};
-    linnet_store_le32(a.bytes, owner_point);
-    linnet_store_le32(b.bytes, point);
-    crypto_core_ristretto255_scalar_sub(a.bytes, a.bytes, b.bytes);
-    crypto_core_ristretto255_scalar_mul(a.bytes, a.bytes, inverse->bytes);
-    crypto_core_ristretto255_scalar_mul(coefficient->bytes, coefficient->bytes, a.bytes);
-}
-
-/* By the common set; false where one of it has nothing to say, or the secret does not fit. */
-static bool rebuild_common(opening *o, uint32_t owner, linnet_scalar *ret_secret)
+/* (x_out - x_i) / x_out for all i takes x_out out of a set of points. */
+static void leave_out(opening *o, uint32_t out)
 {
     linnet_scalar inverse = {{0}};
-    uint32_t n = 0;
-    bool is_in_set = false;
-    for (uint32_t k = 0; k < o->n_holders; k++)
-        is_in_set = is_in_set || o->holders[k] == owner;
-    linnet_store_le32(inverse.bytes, owner + 1);
-    if (crypto_core_ristretto255_scalar_invert(inverse.bytes, inverse.bytes) != 0)
-        return false;
-    for (uint32_t k = 0; k < o->n_holders; k++) {
-        uint32_t holder = o->holders[k];
-        if (holder == owner)
-            continue;
-        if (!holds(o->server, holder, owner))
-            return false;
-        o->c[n] = o->coefficients[k];
-        if (is_in_set)
-            leave_out(&o->c[n], owner + 1, holder + 1, &inverse);
-        read_share(o->server, holder, owner, &o->shares[n++]);
+    linnet_store_le32(inverse.bytes, out);
+    (void)crypto_core_ristretto255_scalar_invert(inverse.bytes, inverse.bytes); /* no point is 0 */
+    for (uint32_t k = 0; k < o->n; k++) {
+        linnet_scalar a = {{0}}, b = {{0}};
+        linnet_store_le32(a.bytes, out);
+        linnet_store_le32(b.bytes, o->points[k]);
+        crypto_core_ristretto255_scalar_sub(a.bytes, a.bytes, b.bytes);
+        crypto_core_ristretto255_scalar_mul(a.bytes, a.bytes, inverse.bytes);
+        crypto_core_ristretto255_scalar_mul(o->c[k].bytes, o->c[k].bytes, a.bytes);
     }
-    if (n < o->server->thresholds.shares)
-        return false;
-    bool fits = linnet_shamir_combine(o->c, o->shares, n, ret_secret) == LINNET_OK &&
-                secret_fits(o->server, owner, ret_secret);
-    o->disagrees = !fits;
-    return fits;
 }
 
-/* By these t holders. */
-static bool rebuild_by(opening *o, uint32_t owner, const uint32_t *holders, linnet_scalar *ret_secret)
+/* What a set says about an owner; LINNET_ERR_CRYPTO where that is less than t shares. */
+static linnet_status read_shares(opening *o, const holder_set *set, uint32_t owner)
+{
+    o->n = 0;
+    for (uint32_t k = 0; k < set->n; k++) {
+        uint32_t holder = set->points[k] - 1;
+        if (!holds(o->server, holder, owner))
+            continue;
+        o->points[o->n] = set->points[k];
+        o->c[o->n] = set->coefficients[k];
+        memcpy(o->shares[o->n++].bytes, linnet_server_entry(o->server, holder, owner) + 1,
+               LINNET_SCALAR_BYTES);
+    }
+    if (o->n < o->server->thresholds.shares)
+        return LINNET_ERR_CRYPTO;
+    for (uint32_t k = 0; k < set->n; k++)
+        if (!holds(o->server, set->points[k] - 1, owner))
+            leave_out(o, set->points[k]);
+    return LINNET_OK;
+}
+
+static int compare_numbers(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The n_max least blamed of those that handed in an unmasking. */
+static linnet_status choose(const opening *o, holder_set *set, uint32_t n_max)
+{
+    uint64_t by_blame[LINNET_SECAGG_MEMBERS_MAX];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < o->server->n; i++)
+        if (o->server->members[i].has_unmasked)
+            by_blame[n++] = (uint64_t)o->server->members[i].blame << 32 | (i + 1);
+    qsort(by_blame, n, sizeof(by_blame[0]), compare_numbers);
+    set->n = n < n_max ? n : n_max;
+    for (uint32_t k = 0; k < set->n; k++)
+        set->points[k] = (uint32_t)by_blame[k];
+    return linnet_shamir_coefficients(set->points, set->n, set->coefficients);
+}
+
+static linnet_status choose_common(opening *o)
+{
+    return choose(o, &o->common, o->server->thresholds.shares + 1);
+}
+
+/* From the first n shares that were read. */
+static linnet_status combine(const opening *o, uint32_t owner, uint32_t n, linnet_scalar *ret_secret)
+{
+    linnet_status status = linnet_shamir_combine(o->c, o->shares, n, ret_secret);
+    return status == LINNET_OK && secret_fits(o->server, owner, ret_secret) ? LINNET_OK : LINNET_ERR_CRYPTO;
+}
+
+static linnet_status rebuild_common(opening *o, uint32_t owner, linnet_scalar *ret_secret)
+{
+    linnet_status status = read_shares(o, &o->common, owner);
+    return status == LINNET_OK ? combine(o, owner, o->n, ret_secret) : status;
+}
+
+static linnet_status rebuild_decoded(opening *o, uint32_t owner, linnet_scalar *ret_secret)
+{
+    linnet_status status = o->all.n > 0 ? LINNET_OK : choose(o, &o->all, o->server->n);
+    if (status == LINNET_OK)
+        status = read_shares(o, &o->all, owner);
+    if (status == LINNET_OK)
+        status = linnet_shamir_decode(o->points, o->c, o->shares, o->n, o->server->thresholds.shares,
+                                      ret_secret, o->is_wrong);
+    if (status == LINNET_ERR_NOT_FOUND || (status == LINNET_OK && !secret_fits(o->server, owner, ret_secret)))
+        status = LINNET_ERR_CRYPTO;
+    return status;
+}
+
+static linnet_status rebuild_by_front(opening *o, uint32_t owner, linnet_scalar *ret_secret)
 {
     uint32_t t = o->server->thresholds.shares;
-    for (uint32_t k = 0; k < t; k++) {
-        o->points[k] = holders[k] + 1;
-        read_share(o->server, holders[k], owner, &o->shares[k]);
-    }
-    o->no_memory = o->no_memory || linnet_shamir_coefficients(o->points, t, o->c) != LINNET_OK;
-    bool fits = !o->no_memory && linnet_shamir_combine(o->c, o->shares, t, ret_secret) == LINNET_OK &&
-                secret_fits(o->server, owner, ret_secret);
-    o->disagrees = o->disagrees || !fits;
-    return fits;
+    linnet_status status = linnet_shamir_coefficients(o->points, t, o->c);
+    return status == LINNET_OK ? combine(o, owner, t, ret_secret) : status;
 }
 
-/* The first t of list become a random choice of all n. */
-static void shuffle_front(uint32_t *list, uint32_t n, uint32_t t)
+static void swap_shares(opening *o, uint32_t k, uint32_t other)
 {
-    for (uint32_t k = 0; k < t; k++) {
-        uint32_t other = k + randombytes_uniform(n - k), held = list[k];
-        list[k] = list[other];
-        list[other] = held;
-    }
+    uint32_t point = o->points[k];
+    linnet_scalar share = o->shares[k];
+    o->points[k] = o->points[other];
+    o->shares[k] = o->shares[other];
+    o->points[other] = point;
+    o->shares[other] = share;
 }
 
-/* The first t + 1 that handed in an unmasking and were not found wrong, and their coefficients. */
-static linnet_status choose_common(opening *o, linnet_error *err)
+/* With a good set of t in front, everybody behind it is tried in the place of its last. */
+static linnet_status name_liars(opening *o, uint32_t owner)
 {
-    uint32_t want = o->server->thresholds.shares + 1;
-    o->n_holders = 0;
-    for (uint32_t i = 0; i < o->server->n && o->n_holders < want; i++)
-        if (o->server->members[i].has_unmasked && !o->server->members[i].is_wrong)
-            o->holders[o->n_holders++] = i;
-    for (uint32_t k = 0; k < o->n_holders; k++)
-        o->points[k] = o->holders[k] + 1;
-    if (o->n_holders == 0)
-        return LINNET_OK; /* all were found wrong: each secret by itself */
-    linnet_status status = linnet_shamir_coefficients(o->points, o->n_holders, o->coefficients);
-    return status == LINNET_OK ? LINNET_OK : linnet_fail(err, status, "opening: coefficients");
-}
-
-/* With a good set of t in front of list, everybody behind it is tried in the place of its last. */
-static void name_liars(opening *o, uint32_t owner, uint32_t *list, uint32_t n)
-{
-    uint32_t t = o->server->thresholds.shares, good = list[t - 1];
+    uint32_t t = o->server->thresholds.shares;
     linnet_scalar secret;
-    for (uint32_t k = t; k < n; k++) {
-        server_member *holder = &o->server->members[list[k]];
-        list[t - 1] = list[k];
-        if (!holder->is_wrong && !rebuild_by(o, owner, list, &secret) && !o->no_memory)
-            holder->is_wrong = true;
+    linnet_status status = LINNET_OK;
+    memset(o->is_wrong, 0, sizeof(o->is_wrong));
+    for (uint32_t k = t; k < o->n && status != LINNET_ERR_NOMEM; k++) {
+        swap_shares(o, t - 1, k);
+        status = rebuild_by_front(o, owner, &secret);
+        swap_shares(o, t - 1, k);
+        o->is_wrong[k] = status != LINNET_OK;
     }
-    list[t - 1] = good;
     linnet_wipe(&secret, sizeof(secret));
+    return status == LINNET_ERR_NOMEM ? status : LINNET_OK;
 }
 
-/* By random sets of t among those that were not found wrong, or among all that say something. */
-static bool rebuild_among(opening *o, uint32_t owner, bool with_wrong, linnet_scalar *ret_secret)
+/* From random sets of t of the shares that were read to be decoded. */
+static linnet_status rebuild_searched(opening *o, uint32_t owner, linnet_scalar *ret_secret)
 {
-    uint32_t list[LINNET_SECAGG_MEMBERS_MAX] = {0}, n = 0, t = o->server->thresholds.shares;
-    for (uint32_t i = 0; i < o->server->n; i++)
-        if (holds(o->server, i, owner) && (with_wrong || !o->server->members[i].is_wrong))
-            list[n++] = i;
-    if (n < t)
-        return false;
-    for (int attempt = 0; attempt < SUBSETS_MAX && !o->no_memory; attempt++) {
-        if (rebuild_by(o, owner, list, ret_secret)) {
-            if (o->disagrees) /* else the common set only had nothing to say: nobody lied */
-                name_liars(o, owner, list, n);
-            return true;
-        }
-        shuffle_front(list, n, t);
+    uint32_t t = o->server->thresholds.shares;
+    linnet_status status = LINNET_ERR_CRYPTO;
+    if (o->n <= t) /* they are one set, which was tried */
+        return status;
+    for (uint32_t i = 0; i < SEARCH_TRIES_MAX && i * t * t < SEARCH_WORK_MAX && status == LINNET_ERR_CRYPTO;
+         i++) {
+        for (uint32_t k = 0; k < t; k++)
+            swap_shares(o, k, k + randombytes_uniform(o->n - k));
+        status = rebuild_by_front(o, owner, ret_secret);
     }
-    return false;
+    return status == LINNET_OK ? name_liars(o, owner) : status;
 }
 
-static uint32_t count_wrong(const linnet_secagg_server *server)
+static void blame(linnet_secagg_server *server, const uint32_t *list, uint32_t n)
 {
-    uint32_t n = 0;
+    for (uint32_t k = 0; k < n; k++)
+        server->members[list[k]].blame += BLAME / n;
+}
+
+/* One unit for those that have wrong shares of this owner, one for those that have none. */
+static void find_blame(const opening *o, uint32_t owner)
+{
+    linnet_secagg_server *server = o->server;
+    uint32_t wrong[LINNET_SECAGG_MEMBERS_MAX], silent[LINNET_SECAGG_MEMBERS_MAX], n_wrong = 0, n_silent = 0;
+    for (uint32_t k = 0; k < o->n; k++)
+        if (o->is_wrong[k])
+            wrong[n_wrong++] = o->points[k] - 1;
     for (uint32_t i = 0; i < server->n; i++)
-        n += server->members[i].is_wrong;
-    return n;
+        if (i != owner && server->members[i].has_unmasked && !holds(server, i, owner))
+            silent[n_silent++] = i;
+    for (uint32_t k = 0; k < n_wrong; k++)
+        server->members[wrong[k]].is_wrong = true;
+    blame(server, wrong, n_wrong);
+    blame(server, silent, n_silent);
 }
 
-/* The second time only where it adds somebody. */
-static bool rebuild_anyhow(opening *o, uint32_t owner, linnet_scalar *ret_secret)
+static linnet_status rebuild(opening *o, uint32_t owner, linnet_scalar *ret_secret)
 {
-    return rebuild_among(o, owner, false, ret_secret) ||
-           (count_wrong(o->server) > 0 && rebuild_among(o, owner, true, ret_secret));
+    linnet_status status = rebuild_common(o, owner, ret_secret);
+    if (status != LINNET_ERR_CRYPTO)
+        return status;
+    status = rebuild_decoded(o, owner, ret_secret);
+    if (status == LINNET_ERR_CRYPTO)
+        status = rebuild_searched(o, owner, ret_secret);
+    if (status != LINNET_OK)
+        return status;
+    find_blame(o, owner);
+    return choose_common(o);
 }
 
 /* ---- all secrets, and the masks that they stand for ---- */
@@ -247,59 +298,86 @@ static linnet_status add_pair_keys(linnet_secagg_server *server, uint32_t droppe
                                : linnet_fail(err, status, "the pair keys of member %u", (unsigned)dropped);
 }
 
-static linnet_status add_owner(opening *o, uint32_t owner, linnet_error *err)
-{
-    linnet_secagg_server *server = o->server;
-    linnet_scalar secret;
-    linnet_status status = LINNET_OK;
-    o->disagrees = false;
-    bool is_rebuilt = rebuild_common(o, owner, &secret) || rebuild_anyhow(o, owner, &secret);
-    if (o->no_memory) {
-        status = linnet_fail(err, LINNET_ERR_NOMEM, "the secret of member %u", (unsigned)owner);
-    } else if (!is_rebuilt) {
-        status = linnet_fail(err, LINNET_ERR_CRYPTO, "no %u shares agree on the secret of member %u",
-                             (unsigned)server->thresholds.shares, (unsigned)owner);
-    } else if (linnet_bitmap_has(server->u3, owner)) {
-        linnet_hash key = linnet_secagg_self_key(&secret, &server->t2, &server->members[owner].member.id);
-        add_key(server, &key, 1);
-        linnet_wipe(&key, sizeof(key));
-    } else {
-        status = add_pair_keys(server, owner, &secret, err);
-    }
-    linnet_wipe(&secret, sizeof(secret));
-    if (status == LINNET_OK && o->disagrees)
-        status = choose_common(o, err);
-    return status;
-}
-
-static linnet_status opening_init(opening *o, linnet_secagg_server *server, linnet_error *err)
+/* From all secrets. */
+static linnet_status make_keys(linnet_secagg_server *server, linnet_error *err)
 {
     uint32_t n_u3 = linnet_bitmap_count(server->u3, server->n);
     uint32_t n_dropped = linnet_bitmap_count(server->u2, server->n) - n_u3;
     size_t n_keys = (size_t)n_u3 * (1 + n_dropped);
-    *o = (opening){.server = server};
-    o->coefficients = calloc(server->n, sizeof(*o->coefficients));
-    o->c = calloc(server->n, sizeof(*o->c));
-    o->shares = calloc(server->n, sizeof(*o->shares));
-    o->points = calloc(server->n, sizeof(*o->points));
+    linnet_status status = LINNET_OK;
     free(server->keys);
     free(server->signs);
     server->n_keys = 0;
     server->keys = calloc(n_keys, sizeof(*server->keys));
     server->signs = calloc(n_keys, sizeof(*server->signs));
-    if (!o->coefficients || !o->c || !o->shares || !o->points || !server->keys || !server->signs)
-        return linnet_fail(err, LINNET_ERR_NOMEM, "opening a round of %u members", (unsigned)server->n);
-    return choose_common(o, err);
+    if (!server->keys || !server->signs)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "%zu keys of masks", n_keys);
+    for (uint32_t owner = 0; owner < server->n && status == LINNET_OK; owner++) {
+        const server_member *m = &server->members[owner];
+        if (linnet_bitmap_has(server->u3, owner)) {
+            linnet_hash key = linnet_secagg_self_key(&m->secret, &server->t2, &m->member.id);
+            add_key(server, &key, 1);
+            linnet_wipe(&key, sizeof(key));
+        } else if (is_owner(server, owner)) {
+            status = add_pair_keys(server, owner, &m->secret, err);
+        }
+    }
+    if (status != LINNET_OK) {
+        linnet_wipe(server->keys, server->n_keys * sizeof(*server->keys));
+        server->n_keys = 0;
+    }
+    return status;
+}
+
+static linnet_status opening_init(opening *o, linnet_secagg_server *server)
+{
+    *o = (opening){.server = server};
+    o->common.coefficients = calloc(server->n, sizeof(*o->common.coefficients));
+    o->all.coefficients = calloc(server->n, sizeof(*o->all.coefficients));
+    o->c = calloc(server->n, sizeof(*o->c));
+    o->shares = calloc(server->n, sizeof(*o->shares));
+    if (!o->common.coefficients || !o->all.coefficients || !o->c || !o->shares)
+        return LINNET_ERR_NOMEM;
+    return choose_common(o);
 }
 
 static void opening_release(opening *o)
 {
     if (o->shares)
         linnet_wipe(o->shares, o->server->n * sizeof(*o->shares));
-    free(o->coefficients);
+    free(o->common.coefficients);
+    free(o->all.coefficients);
     free(o->c);
     free(o->shares);
-    free(o->points);
+}
+
+/* Those that an earlier try did not get. */
+static linnet_status rebuild_all(opening *o, linnet_secagg_server *server, linnet_error *err)
+{
+    linnet_status status = opening_init(o, server);
+    if (status != LINNET_OK)
+        return linnet_fail(err, status, "opening a round of %u members", (unsigned)server->n);
+    for (uint32_t owner = 0; owner < server->n; owner++) {
+        server_member *m = &server->members[owner];
+        if (!is_owner(server, owner) || m->has_secret)
+            continue;
+        status = rebuild(o, owner, &m->secret);
+        if (status == LINNET_ERR_CRYPTO)
+            return linnet_fail(err, status, "no %u shares agree on the secret of member %u",
+                               (unsigned)server->thresholds.shares, (unsigned)owner);
+        if (status != LINNET_OK)
+            return linnet_fail(err, status, "the secret of member %u", (unsigned)owner);
+        m->has_secret = true;
+    }
+    return LINNET_OK;
+}
+
+static uint32_t count_wrong(const linnet_secagg_server *server)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < server->n; i++)
+        n += server->members[i].is_wrong;
+    return n;
 }
 
 linnet_status linnet_secagg_server_open(linnet_secagg_server *server, uint32_t *ret_n_wrong,
@@ -312,21 +390,19 @@ linnet_status linnet_secagg_server_open(linnet_secagg_server *server, uint32_t *
         return LINNET_OK;
     if (!linnet_secagg_server_can_open(server))
         return linnet_fail(err, LINNET_ERR_AGAIN, "too few shares yet");
-    linnet_status status = opening_init(&o, server, err);
-    for (uint32_t owner = 0; owner < server->n && status == LINNET_OK; owner++)
-        if (is_owner(server, owner))
-            status = add_owner(&o, owner, err);
+    linnet_status status = rebuild_all(&o, server, err);
     opening_release(&o);
+    if (status == LINNET_OK)
+        status = make_keys(server, err);
     linnet_stack_wipe();
     if (ret_n_wrong)
         *ret_n_wrong = count_wrong(server);
-    if (status == LINNET_OK) {
-        server->phase = LINNET_SERVER_OPENED;
-    } else if (server->keys) {
-        linnet_wipe(server->keys, server->n_keys * sizeof(*server->keys));
-        server->n_keys = 0;
-    }
-    return status;
+    if (status != LINNET_OK)
+        return status;
+    for (uint32_t i = 0; i < server->n; i++)
+        linnet_wipe(&server->members[i].secret, sizeof(server->members[i].secret));
+    server->phase = LINNET_SERVER_OPENED;
+    return LINNET_OK;
 }
 
 linnet_status linnet_secagg_server_unmask(const linnet_secagg_server *server, uint32_t index, uint64_t first,

@@ -40,6 +40,7 @@ void linnet_secagg_server_destroy(linnet_secagg_server *server)
         if (server->members[i].unmask)
             linnet_wipe(server->members[i].unmask, entries_bytes(server));
         free(server->members[i].unmask);
+        linnet_wipe(&server->members[i].secret, sizeof(server->members[i].secret));
     }
     free(server->members);
     if (server->keys)

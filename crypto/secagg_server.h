@@ -10,10 +10,13 @@ typedef struct server_member {
     linnet_secagg_member member;
     uint8_t advert[LINNET_ADVERT_BYTES];
     bool has_shared, has_masked, has_attested, has_unmasked;
-    bool is_wrong; /* handed over a share that does not fit the others: its fault, or that of the owner */
+    bool is_wrong;  /* handed over a share that does not fit the others: its fault, or that of the owner */
+    uint32_t blame; /* how much for that: the less, the sooner secrets are rebuilt from its shares */
     linnet_signature shares_signature, header_signature, attest_signature, unmask_signature;
     linnet_hash echo;
-    uint8_t *unmask; /* owned, secret: |U2| - 1 entries of kind and share */
+    uint8_t *unmask;      /* owned, secret: |U2| - 1 entries of kind and share */
+    linnet_scalar secret; /* rebuilt: r_b or r_s; wiped once the round is open */
+    bool has_secret;
 } server_member;
 
 struct linnet_secagg_server {

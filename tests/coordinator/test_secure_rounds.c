@@ -898,6 +898,103 @@ static void complaints_of_more_than_the_corrupt_void_the_round(void **state)
     scene_end(&s);
 }
 
+/* ---- wrong shares ---- */
+
+#define LARGER 16 /* t = 9: tries with one share more than that, two, four, and all */
+
+/* Linked with --wrap: how often an opening was tried. */
+linnet_status __real_linnet_secagg_server_open(linnet_secagg_server *server, uint32_t *ret_n_wrong,
+                                               linnet_error *err);
+linnet_status __wrap_linnet_secagg_server_open(linnet_secagg_server *server, uint32_t *ret_n_wrong,
+                                               linnet_error *err);
+static uint32_t n_tries;
+
+linnet_status __wrap_linnet_secagg_server_open(linnet_secagg_server *server, uint32_t *ret_n_wrong,
+                                               linnet_error *err)
+{
+    n_tries++;
+    return __real_linnet_secagg_server_open(server, ret_n_wrong, err);
+}
+
+/* M9 of m; a liar's shares all are other scalars. */
+static void send_unmasking(member *m, bool lies)
+{
+    size_t n;
+    linnet_error err = {0};
+    linnet_buffer m9 = {0};
+    assert_int_equal(member_poll(m), LINNET_ANSWER_OK);
+    assert_int_equal(m->d.answer.phase, LINNET_PHASE_CERTIFICATE);
+    assert_ok(linnet_secagg_device_take_certificate(m->machine, m->d.raw.bytes, m->d.raw.n_bytes, &err),
+              &err);
+    const uint8_t *own = linnet_secagg_device_unmask(m->machine, &n);
+    size_t n_body = n - LINNET_SIGNATURE_BYTES;
+    linnet_buffer_append(&m9, own, n);
+    for (size_t at = LINNET_HASH_BYTES + 16; lies && at < n_body; at += 1 + LINNET_SCALAR_BYTES)
+        linnet_random_bytes(m9.bytes + at + 1, 8);
+    linnet_signature signature = linnet_sign(m->d.identity, LINNET_LABEL_UNMASK, m9.bytes, n_body);
+    memcpy(m9.bytes + n_body, signature.bytes, sizeof(signature.bytes));
+    assert_int_equal(member_send(m, LINNET_ROUND_UNMASK, m9.bytes, m9.n_bytes), LINNET_ANSWER_WAIT);
+    linnet_buffer_release(&m9);
+}
+
+/* Up to the certificate, whatever is to be said then. */
+static void play_to_certificate(scene *s, member *m)
+{
+    linnet_plan plan = secure_plan();
+    plan.goal = LARGER;
+    plan.minimum = LARGER - 2;
+    scene_begin(s, &plan);
+    members_begin(m, LARGER, s);
+    for (size_t i = 0; i < LARGER; i++)
+        (void)member_join(&m[i]);
+    (void)scene_tick(s);
+    for (drop leaves = NO_SHARES; leaves <= NO_ATTESTATION; leaves++) {
+        for (size_t i = 0; i < (leaves == NO_ATTESTATION ? 9 : LARGER); i++) /* q = 9 make a certificate */
+            assert_true(member_step(&m[i]));
+        (void)scene_tick(s);
+    }
+    n_tries = 0;
+}
+
+/* The liars answer first, so that only the last answers outweigh them: all that come, or all that came until
+ * the deadline. Eight honest members are too few for nine shares of anything. */
+static void an_opening_is_tried_again_where_it_may_succeed(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        size_t n_liars, n_answers;
+        uint32_t n_tries;          /* before the deadline */
+        linnet_round_state before; /* the deadline */
+        linnet_round_state after;
+    } cases[] = {
+        {"nobody lies", 0, 10, 1, LINNET_ROUND_CLOSED, LINNET_ROUND_CLOSED},
+        {"all came", 4, LARGER, 4, LINNET_ROUND_CLOSED, LINNET_ROUND_CLOSED},
+        {"one did not", 4, LARGER - 1, 3, LINNET_ROUND_FROZEN, LINNET_ROUND_CLOSED},
+        {"nobody after a failure", 4, 13, 3, LINNET_ROUND_FROZEN, LINNET_ROUND_VOID},
+        {"too many liars", 8, LARGER, 4, LINNET_ROUND_FROZEN, LINNET_ROUND_VOID},
+    };
+    for (size_t k = 0; k < ARRAY_LEN(cases); k++) {
+        scene s;
+        member m[LARGER];
+        play_to_certificate(&s, m);
+        for (size_t i = 0; i < cases[k].n_answers; i++)
+            send_unmasking(&m[i], i < cases[k].n_liars);
+        (void)scene_tick(&s);
+        (void)scene_tick(&s);
+        if (n_tries != cases[k].n_tries || round_state(&s, 1) != cases[k].before)
+            fail_msg("%s: %u tries, state %d", cases[k].name, (unsigned)n_tries, (int)round_state(&s, 1));
+        s.now_ms += 21 * 1000;
+        (void)scene_tick(&s);
+        bool has_more = cases[k].n_answers == LARGER - 1; /* than at the last try */
+        if (n_tries != cases[k].n_tries + has_more || round_state(&s, 1) != cases[k].after)
+            fail_msg("%s, late: %u tries, state %d", cases[k].name, (unsigned)n_tries,
+                     (int)round_state(&s, 1));
+        members_end(m, LARGER);
+        scene_end(&s);
+    }
+}
+
 /* ---- what lies in the state ---- */
 
 static bool has_file(const scene *s, const char *name)
@@ -1088,6 +1185,7 @@ int main(void)
         cmocka_unit_test(an_abort_is_only_counted),
         cmocka_unit_test(a_revocation_voids_the_open_roster_and_only_that),
         cmocka_unit_test(complaints_of_more_than_the_corrupt_void_the_round),
+        cmocka_unit_test(an_opening_is_tried_again_where_it_may_succeed),
         cmocka_unit_test(never_both_kinds_of_share_and_none_after_the_end),
         cmocka_unit_test(every_start_sweeps_what_is_over),
         cmocka_unit_test(what_a_restart_would_say_otherwise_is_not_said),

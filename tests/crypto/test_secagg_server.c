@@ -561,6 +561,36 @@ static void a_dealer_of_two_polynomials_cannot_void_a_round(void **state)
     stop(&s);
 }
 
+/* Three liars of nine holders who know five honest shares of member 9: eight shares are those of a polynomial
+ * of theirs, and it is found first; but its constant, 120 less than the secret, is not what was committed. */
+static void liars_who_agree_on_a_polynomial_are_found_out(void **state)
+{
+    (void)state;
+    static const linnet_scalar ones[2] = {{{1}}, {{1}}};
+    served s;
+    bool spoils[FORGER_MAX][FORGER_MAX] = {{false}};
+    uint32_t n_wrong = 99;
+    start_ten(&s);
+    give_unmaskings(&s, spoils);
+    for (uint32_t i = 6; i <= 8; i++) {
+        uint32_t difference = 1;
+        for (uint32_t k = 0; k < 5; k++) /* (x - 1)(x - 2)...(x - 5) */
+            difference *= i - k;
+        uint8_t *share = s.server->members[i].unmask + 8 * UNMASK_ENTRY_BYTES + 1;
+        assert_ptr_equal(share, linnet_server_entry(s.server, i, 9) + 1);
+        linnet_scalar pair[2] = {{{0}}, {{0}}};
+        memcpy(pair[0].bytes, share, LINNET_SCALAR_BYTES);
+        linnet_store_le32(pair[1].bytes, difference);
+        assert_int_equal(linnet_shamir_combine(ones, pair, 2, &pair[0]), LINNET_OK);
+        memcpy(share, pair[0].bytes, LINNET_SCALAR_BYTES);
+    }
+    assert_int_equal(linnet_secagg_server_open(s.server, &n_wrong, NULL), LINNET_OK);
+    assert_int_equal(n_wrong, 3);
+    for (uint32_t i = 0; i < 10; i++)
+        assert_int_equal(s.server->members[i].is_wrong, i >= 6 && i <= 8);
+    stop(&s);
+}
+
 /* The masks that the opened server takes off are those that the devices put on. */
 static void an_opened_sum_is_that_of_the_survivors(void **state)
 {
@@ -816,6 +846,7 @@ int main(void)
         cmocka_unit_test(a_share_that_is_not_due_is_refused),
         cmocka_unit_test(liars_up_to_holders_less_t_are_survived_and_named),
         cmocka_unit_test(a_dealer_of_two_polynomials_cannot_void_a_round),
+        cmocka_unit_test(liars_who_agree_on_a_polynomial_are_found_out),
         cmocka_unit_test(an_opened_sum_is_that_of_the_survivors),
         cmocka_unit_test(below_t_unmaskings_nothing_opens),
         cmocka_unit_test(a_rebuilt_coordinator_says_the_same),

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shamir's sharing: vectors, what is refused, and that fewer shares than the threshold say nothing. */
+/* Shamir's sharing: vectors, what is refused, that fewer shares than the threshold say nothing, and that
+ * wrong shares are found as long as they are at most half of those beyond it. */
 #include "vectors.h"
 
 #include "linnet/rng.h"
@@ -239,6 +240,7 @@ static void scalars_that_are_not_canonical_are_refused_everywhere(void **state)
     json_t *v = vectors_load("crypto/secagg.json");
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         linnet_scalar bad, coefficients[2], shares[2], got, before;
+        bool is_wrong[2];
         vector_copy(v, names[i], bad.bytes, LINNET_SCALAR_BYTES);
         memset(shares, 0x5a, sizeof(shares));
         before = shares[0];
@@ -252,6 +254,9 @@ static void scalars_that_are_not_canonical_are_refused_everywhere(void **state)
             shares[1 - at] = scalar_of(1);
             assert_int_equal(linnet_shamir_combine(coefficients, shares, 2, &got), LINNET_ERR_CRYPTO);
             assert_scalar_equal(&got, &before);
+            assert_int_equal(linnet_shamir_decode(points, coefficients, shares, 2, 1, &got, is_wrong),
+                             LINNET_ERR_CRYPTO);
+            assert_scalar_equal(&got, &before);
         }
         shares[0] = shares[1] = bad;
         assert_int_equal(linnet_shamir_combine(coefficients, shares, 2, &got), LINNET_ERR_CRYPTO);
@@ -259,18 +264,259 @@ static void scalars_that_are_not_canonical_are_refused_everywhere(void **state)
     json_decref(v);
 }
 
-static void sharing_wipes_its_polynomial(void **state)
+/* ---- wrong shares ---- */
+
+#define DECODED_MAX 1024
+
+/* A secret and its shares, in a random order of points; `other` lies on another polynomial. */
+typedef struct dealt {
+    size_t n;
+    uint32_t threshold, points[DECODED_MAX];
+    linnet_scalar secret, other_secret, shares[DECODED_MAX], other[DECODED_MAX], coefficients[DECODED_MAX];
+} dealt;
+
+static void deal_at_points(dealt *d, linnet_rng *rng)
+{
+    linnet_scalar_draw(seeded, rng, &d->secret);
+    linnet_scalar_draw(seeded, rng, &d->other_secret);
+    assert_int_equal(linnet_shamir_share(&d->secret, d->threshold, d->points, d->n, seeded, rng, d->shares),
+                     LINNET_OK);
+    assert_int_equal(
+        linnet_shamir_share(&d->other_secret, d->threshold, d->points, d->n, seeded, rng, d->other),
+        LINNET_OK);
+    assert_int_equal(linnet_shamir_coefficients(d->points, d->n, d->coefficients), LINNET_OK);
+}
+
+static void deal(dealt *d, linnet_rng *rng, size_t n, uint32_t threshold)
+{
+    static uint32_t all[DECODED_MAX];
+    *d = (dealt){.n = n, .threshold = threshold};
+    for (uint32_t i = 0; i < DECODED_MAX; i++)
+        all[i] = i + 1;
+    for (size_t i = 0; i < n; i++) {
+        size_t from = i + linnet_rng_next(rng) % (DECODED_MAX - i);
+        d->points[i] = all[from];
+        all[from] = all[i];
+    }
+    deal_at_points(d, rng);
+}
+
+/* Decoding gives this secret, and names those whose share is not the one in good[]. */
+static void assert_decodes(const dealt *d, const linnet_scalar *shares, const linnet_scalar *good,
+                           const linnet_scalar *want)
+{
+    static bool is_wrong[DECODED_MAX];
+    linnet_scalar got;
+    assert_int_equal(
+        linnet_shamir_decode(d->points, d->coefficients, shares, d->n, d->threshold, &got, is_wrong),
+        LINNET_OK);
+    assert_scalar_equal(&got, want);
+    for (size_t i = 0; i < d->n; i++)
+        assert_int_equal(is_wrong[i], memcmp(&shares[i], &good[i], sizeof(*good)) != 0);
+}
+
+static void assert_does_not_decode(const dealt *d, const linnet_scalar *shares)
+{
+    static bool is_wrong[DECODED_MAX], before[DECODED_MAX];
+    linnet_scalar got, untouched;
+    memset(&got, 0x5a, sizeof(got));
+    memset(is_wrong, 1, sizeof(is_wrong));
+    untouched = got;
+    memcpy(before, is_wrong, sizeof(before));
+    assert_int_equal(
+        linnet_shamir_decode(d->points, d->coefficients, shares, d->n, d->threshold, &got, is_wrong),
+        LINNET_ERR_NOT_FOUND);
+    assert_scalar_equal(&got, &untouched);
+    assert_memory_equal(is_wrong, before, sizeof(before));
+}
+
+/* How a share may be wrong. */
+typedef enum lie { LIE_RANDOM, LIE_BY_ONE, LIE_ZERO, LIE_OF_NEIGHBOUR, LIE_OTHER_POLYNOMIAL, LIES } lie;
+
+static linnet_scalar lie_about(const dealt *d, linnet_rng *rng, lie how, size_t i)
+{
+    static const linnet_scalar ones[2] = {{{1}}, {{1}}};
+    linnet_scalar pair[2] = {d->shares[i], ones[0]}, drawn;
+    switch (how) {
+    case LIE_BY_ONE: /* all errors the same */
+        assert_int_equal(linnet_shamir_combine(ones, pair, 2, &pair[0]), LINNET_OK);
+        return pair[0];
+    case LIE_ZERO:
+        return (linnet_scalar){{0}};
+    case LIE_OF_NEIGHBOUR:
+        return d->shares[(i + 1) % d->n];
+    case LIE_OTHER_POLYNOMIAL:
+        return d->other[i];
+    case LIE_RANDOM:
+    case LIES:
+        break;
+    }
+    linnet_scalar_draw(seeded, rng, &drawn);
+    return drawn;
+}
+
+/* Every number of wrong shares up to one more than can be, in every way. That one more is not looked at where
+ * any shares are those of some polynomial, or liars who add the same agree on one. */
+static void half_of_the_shares_beyond_the_threshold_may_be_wrong(void **state)
 {
     (void)state;
-    static const uint32_t points[3] = {1, 2, 3};
-    linnet_scalar secret, shares[3];
+    static const struct {
+        size_t n;
+        uint32_t threshold;
+    } sizes[] = {{1, 1}, {2, 1}, {3, 1}, {5, 1},  {12, 1},  {7, 7},
+                 {8, 7}, {9, 7}, {9, 6}, {16, 5}, {33, 17}, {64, 34}};
+    const uint64_t seed = 1981;
+    print_message("seed %llu\n", (unsigned long long)seed);
+    static dealt d;
+    linnet_rng rng;
+    linnet_rng_init(&rng, seed, 0);
+    for (size_t s = 0; s < ARRAY_LEN(sizes); s++) {
+        deal(&d, &rng, sizes[s].n, sizes[s].threshold);
+        size_t radius = (d.n - d.threshold) / 2;
+        for (int how = 0; how < LIES; how++)
+            for (size_t n_wrong = 0; n_wrong <= radius + 1; n_wrong++) {
+                linnet_scalar shares[N_MAX];
+                memcpy(shares, d.shares, d.n * sizeof(shares[0]));
+                size_t first = (size_t)linnet_rng_next(&rng) % d.n;
+                for (size_t k = 0; k < n_wrong; k++) { /* some beside each other, in no order of points */
+                    size_t i = (first + k) % d.n;
+                    shares[i] = lie_about(&d, &rng, (lie)how, i);
+                }
+                if (n_wrong <= radius)
+                    assert_decodes(&d, shares, d.shares, &d.secret);
+                else if (d.n > d.threshold && d.threshold > 1)
+                    assert_does_not_decode(&d, shares);
+            }
+    }
+}
+
+/* Two polynomials: the one with which (n + t) / 2 shares agree wins, and in between there is none. */
+static void of_two_polynomials_the_one_of_enough_shares_is_found(void **state)
+{
+    (void)state;
+    static dealt d;
+    linnet_rng rng;
+    linnet_rng_init(&rng, 7, 0);
+    deal(&d, &rng, 20, 7);
+    for (size_t n_other = 0; n_other <= d.n; n_other++) {
+        linnet_scalar shares[20];
+        for (size_t i = 0; i < d.n; i++)
+            shares[i] = i < n_other ? d.other[i] : d.shares[i];
+        if (n_other <= 6)
+            assert_decodes(&d, shares, d.shares, &d.secret);
+        else if (n_other >= 14)
+            assert_decodes(&d, shares, d.other, &d.other_secret);
+        else
+            assert_does_not_decode(&d, shares);
+    }
+}
+
+/* The worst that liars can do: their shares and t - 1 honest ones are those of one polynomial, which is the
+ * dealer's and a multiple of (x - 1)(x - 2)...(x - 6). It is found from the first liar on that is too many.
+ */
+static void liars_win_where_they_are_one_too_many(void **state)
+{
+    (void)state;
+    static dealt d;
+    linnet_rng rng;
+    static const linnet_scalar ones[2] = {{{1}}, {{1}}};
+    linnet_scalar pair[2], at_zero = scalar_of(720);
+    linnet_rng_init(&rng, 8, 0);
+    d = (dealt){.n = 21, .threshold = 7};
+    for (uint32_t i = 0; i < d.n; i++)
+        d.points[i] = i + 1;
+    deal_at_points(&d, &rng);
+    for (uint32_t i = 0; i < d.n; i++) {
+        uint64_t difference = 1;
+        for (uint32_t root = 1; root <= 6; root++)
+            difference *= i + 1 > root ? i + 1 - root : 0;
+        pair[0] = d.shares[i];
+        pair[1] = scalar_of(i < 6 ? 0 : difference);
+        assert_int_equal(linnet_shamir_combine(ones, pair, 2, &d.other[i]), LINNET_OK);
+    }
+    pair[0] = d.secret;
+    pair[1] = at_zero;
+    assert_int_equal(linnet_shamir_combine(ones, pair, 2, &d.other_secret), LINNET_OK);
+    for (size_t n_liars = 0; n_liars <= 15; n_liars++) {
+        linnet_scalar shares[21];
+        for (size_t i = 0; i < d.n; i++)
+            shares[i] = i >= 6 && i < 6 + n_liars ? d.other[i] : d.shares[i];
+        assert_decodes(&d, shares, n_liars <= 7 ? d.shares : d.other,
+                       n_liars <= 7 ? &d.secret : &d.other_secret);
+    }
+}
+
+static void a_tenth_of_the_largest_roster_may_lie(void **state)
+{
+    (void)state;
+    static dealt d;
+    static linnet_scalar shares[DECODED_MAX];
+    linnet_rng rng;
+    uint32_t n = testing_size("holders", 1024, 128);
+    linnet_rng_init(&rng, 9, 0);
+    deal(&d, &rng, n, (n + n / 20) / 2);
+    memcpy(shares, d.shares, sizeof(shares));
+    for (size_t k = 0; k < n / 10; k++)
+        shares[k * 7] = lie_about(&d, &rng, LIE_RANDOM, k * 7);
+    assert_decodes(&d, shares, d.shares, &d.secret);
+}
+
+static void decoding_refuses_points_and_thresholds_that_cannot_be(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        uint32_t points[3], threshold;
+        size_t n;
+        linnet_status want;
+    } cases[] = {
+        {"good", {1, 2, 1024}, 2, 3, LINNET_OK},
+        {"x = 0", {1, 0, 3}, 2, 3, LINNET_ERR_ARG},
+        {"double", {1, 2, 1}, 2, 3, LINNET_ERR_ARG},
+        {"above the largest", {1, 2, 1025}, 2, 3, LINNET_ERR_ARG},
+        {"threshold 0", {1, 2, 3}, 0, 3, LINNET_ERR_ARG},
+        {"threshold above n", {1, 2, 3}, 4, 3, LINNET_ERR_ARG},
+        {"nobody", {1, 2, 3}, 1, 0, LINNET_ERR_ARG},
+    };
+    static const uint32_t points[3] = {1, 2, 1024};
+    linnet_scalar coefficients[3];
+    assert_int_equal(linnet_shamir_coefficients(points, 3, coefficients), LINNET_OK);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        linnet_scalar shares[3] = {scalar_of(5), scalar_of(5), scalar_of(5)}, got = scalar_of(1);
+        bool is_wrong[3] = {true, true, true};
+        linnet_status status = linnet_shamir_decode(cases[i].points, coefficients, shares, cases[i].n,
+                                                    cases[i].threshold, &got, is_wrong);
+        if (status != cases[i].want)
+            fail_msg("%s: %s", cases[i].name, linnet_status_name(status));
+        linnet_scalar want = scalar_of(status == LINNET_OK ? 5 : 1);
+        assert_scalar_equal(&got, &want);
+        for (size_t k = 0; k < 3; k++)
+            assert_int_equal(is_wrong[k], status != LINNET_OK);
+    }
+}
+
+static void sharing_and_decoding_wipe_what_they_worked_on(void **state)
+{
+    (void)state;
+    static const uint32_t points[6] = {1, 2, 3, 4, 5, 6};
+    linnet_scalar secret, shares[6], coefficients[6];
+    bool is_wrong[6];
     linnet_scalar_draw(linnet_system_random, NULL, &secret);
     n_dirty = watched_bytes = 0;
     is_watching = true;
-    linnet_status status = linnet_shamir_share(&secret, 3, points, 3, linnet_system_random, NULL, shares);
+    linnet_status status = linnet_shamir_share(&secret, 3, points, 6, linnet_system_random, NULL, shares);
     is_watching = false;
     assert_int_equal(status, LINNET_OK);
     assert_int_equal(watched_bytes, 3 * LINNET_SCALAR_BYTES);
+    assert_int_equal(linnet_shamir_coefficients(points, 6, coefficients), LINNET_OK);
+    for (size_t n_wrong = 0; n_wrong <= 2; n_wrong++) {
+        is_watching = true;
+        status = linnet_shamir_decode(points, coefficients, shares, 6, 3, &secret, is_wrong);
+        is_watching = false;
+        assert_int_equal(status, n_wrong <= 1 ? LINNET_OK : LINNET_ERR_NOT_FOUND);
+        assert_true(watched_bytes >= 6 * LINNET_SCALAR_BYTES);
+        shares[n_wrong].bytes[0] ^= 1;
+    }
     assert_int_equal(n_dirty, 0);
 }
 
@@ -278,16 +524,21 @@ static void lack_of_memory_leaves_the_results_alone(void **state)
 {
     (void)state;
     static const uint32_t points[3] = {1, 2, 3};
-    linnet_scalar secret = scalar_of(7), shares[3], before[3];
-    memset(shares, 0x5a, sizeof(shares));
+    linnet_scalar secret = scalar_of(7), shares[3], before[3], good[3];
+    bool is_wrong[3] = {true, true, true};
+    assert_int_equal(linnet_shamir_coefficients(points, 3, good), LINNET_OK);
+    memset(shares, 0x0a, sizeof(shares)); /* scalars, but no results */
     memcpy(before, shares, sizeof(before));
     calloc_fails = true;
     linnet_status share = linnet_shamir_share(&secret, 2, points, 3, linnet_system_random, NULL, shares);
     linnet_status coefficients = linnet_shamir_coefficients(points, 3, shares);
+    linnet_status decode = linnet_shamir_decode(points, good, before, 3, 1, &shares[0], is_wrong);
     calloc_fails = false;
     assert_int_equal(share, LINNET_ERR_NOMEM);
     assert_int_equal(coefficients, LINNET_ERR_NOMEM);
+    assert_int_equal(decode, LINNET_ERR_NOMEM);
     assert_memory_equal(shares, before, sizeof(shares));
+    assert_true(is_wrong[0] && is_wrong[1] && is_wrong[2]);
 }
 
 /* With a secret and coefficients below a toy prime p the real code never wraps, so its shares modulo p are
@@ -396,7 +647,12 @@ int main(void)
         cmocka_unit_test(a_large_roster_rebuilds),
         cmocka_unit_test(zero_and_double_points_and_wrong_thresholds_are_refused),
         cmocka_unit_test(scalars_that_are_not_canonical_are_refused_everywhere),
-        cmocka_unit_test(sharing_wipes_its_polynomial),
+        cmocka_unit_test(half_of_the_shares_beyond_the_threshold_may_be_wrong),
+        cmocka_unit_test(of_two_polynomials_the_one_of_enough_shares_is_found),
+        cmocka_unit_test(liars_win_where_they_are_one_too_many),
+        cmocka_unit_test(a_tenth_of_the_largest_roster_may_lie),
+        cmocka_unit_test(decoding_refuses_points_and_thresholds_that_cannot_be),
+        cmocka_unit_test(sharing_and_decoding_wipe_what_they_worked_on),
         cmocka_unit_test(lack_of_memory_leaves_the_results_alone),
         cmocka_unit_test(two_shares_of_three_needed_say_nothing_in_a_toy_field),
         cmocka_unit_test(coefficients_without_zero_would_say_something),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-foreach(name csr certificate revocation channel_key request response invite)
+foreach(name csr certificate revocation channel_key request response invite shamir_decode)
   linnet_fuzzer(${name} linnet_crypto)
 endforeach()
 foreach(name roster sharers survivors certificate advert shares attestation unmasking complaint abort record box stateful)

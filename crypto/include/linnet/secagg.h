@@ -294,11 +294,12 @@ bool linnet_secagg_server_has_unmasking(const linnet_secagg_server *server, uint
 
 /** Are t shares there for every secret that must be rebuilt, whether they fit or not? */
 bool linnet_secagg_server_can_open(const linnet_secagg_server *server);
-/** Rebuild r_b of U3 and r_s of U2 \ U3, compare with cb and pk_x; where one does not agree, try other
- * subsets of t shares (random, at most 4096 a secret; a holder found wrong is passed over for all owners, as
- * long as the others suffice: it may have been the owner who handed out shares of two secrets).
- * AGAIN: too few shares yet. CRYPTO: no subset agrees: the round is void, unless more shares come.
- * ret_n_wrong: holders found wrong so far, set whatever comes out; may be NULL. */
+/** Rebuild r_b of U3 and r_s of U2 \ U3 and compare them with cb and pk_x. Of m that hold shares of a secret,
+ * (m - t) / 2 may hand in wrong ones, in a small cohort nearly always m - t. Who is found wrong is passed
+ * over as long as others suffice: it may have been the owner who dealt shares that do not fit together.
+ * AGAIN: too few shares yet. CRYPTO: those of one secret do not agree, and the round is void unless more
+ * come; what was rebuilt is kept until then. ret_n_wrong: holders found wrong so far, set whatever comes out;
+ * may be NULL. */
 linnet_status linnet_secagg_server_open(linnet_secagg_server *server, uint32_t *ret_n_wrong,
                                         linnet_error *err) LINNET_NODISCARD;
 /** In OPENED: take all masks off the folded sum of vector `index`: n coordinates (at most LINNET_PACK_CHUNK)

@@ -3,8 +3,9 @@
 #define LINNET_SHAMIR_H
 
 /* Shamir's secret sharing over the scalar field of ristretto255, order L (SECURE-AGGREGATION 2.1, 2.4). All
- * arithmetic is libsodium's constant-time code. Every scalar that came from elsewhere passes
- * linnet_scalar_is_canonical before it is used: libsodium's add and sub do not reduce other inputs safely. */
+ * arithmetic is libsodium's constant-time code; only decoding branches on the shares. Every scalar that came
+ * from elsewhere passes linnet_scalar_is_canonical before it is used: libsodium's add and sub do not reduce
+ * other inputs safely. */
 
 #include "linnet/hash.h"
 
@@ -40,5 +41,22 @@ linnet_status linnet_shamir_coefficients(const uint32_t *points, size_t n,
 /** sum of coefficients[i] x shares[i]. CRYPTO where a share is not canonical. */
 linnet_status linnet_shamir_combine(const linnet_scalar *coefficients, const linnet_scalar *shares, size_t n,
                                     linnet_scalar *ret_secret) LINNET_NODISCARD;
+
+#define LINNET_SHAMIR_DECODE_MAX 1024
+/**
+ * The secret of n shares of which up to (n - threshold) / 2 may be anything: that of the polynomial of degree
+ * threshold - 1 with which the others agree. There is one at most. In O(n^2) multiplications, whose number
+ * and whose branches depend on the shares: for who knows all of them by right, as a coordinator does.
+ *
+ * points        1 .. LINNET_SHAMIR_DECODE_MAX, distinct, hence n at most as many
+ * coefficients  of linnet_shamir_coefficients, for these points
+ * ret_is_wrong  n values, set on success: the share is not on that polynomial
+ *
+ * ARG for other points, or a threshold of 0 or above n; CRYPTO where a share is not canonical; NOT_FOUND
+ * where no polynomial agrees with as many shares; NOMEM.
+ */
+linnet_status linnet_shamir_decode(const uint32_t *points, const linnet_scalar *coefficients,
+                                   const linnet_scalar *shares, size_t n, uint32_t threshold,
+                                   linnet_scalar *ret_secret, bool *ret_is_wrong) LINNET_NODISCARD;
 
 #endif
