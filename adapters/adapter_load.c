@@ -67,6 +67,7 @@ static linnet_status pair_entry(const layout_model *model, const found_factor *a
             "'%s': the adapter is for %llu x %llu, the model has %u x %u; is it this model's adapter?",
             entry.name, (unsigned long long)b->rows, (unsigned long long)a->columns, (unsigned)entry.rows,
             (unsigned)entry.columns);
+    entry.alpha = a->alpha;
     *ret_entry = entry;
     return LINNET_OK;
 }

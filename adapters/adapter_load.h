@@ -11,6 +11,7 @@ typedef struct found_factor {
     uint32_t layer;
     linnet_target target;
     linnet_factors factor;  /* A or B */
+    float alpha;            /* of the matrix where the form says one; else 0 */
     uint64_t rows, columns; /* of the factor: A is rank x in, B is out x rank */
     const void *source;     /* the form's tensor, borrowed */
 } found_factor;

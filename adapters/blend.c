@@ -66,7 +66,7 @@ static void fill_entry(const blend_job *job, const linnet_adapter *blend, size_t
         if (!part)
             continue;
         size_t p = (size_t)(part - layout->entries);
-        double factor = (double)job->scales[i] * layout->alpha / part->rank * entry->rank;
+        double factor = job->scales[i] * linnet_layout_scale(layout, part) * entry->rank;
         memcpy(a + first * entry->columns, linnet_adapter_a(job->adapters[i], p),
                (size_t)part->rank * entry->columns * sizeof(float));
         for (size_t row = 0; row < entry->rows; row++)
@@ -96,6 +96,8 @@ linnet_status linnet_adapter_blend(const linnet_adapter *const *adapters, const 
         memcpy(entries + at, part->entries, part->n_entries * sizeof(entries[0]));
         at += part->n_entries;
     }
+    for (size_t i = 0; i < n_entries; i++)
+        entries[i].alpha = 0; /* B takes it along */
     n_entries = merge_entries(entries, n_entries);
     linnet_status status = LINNET_OK;
     for (size_t e = 0; e < n_entries && status == LINNET_OK; e++)

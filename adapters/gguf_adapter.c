@@ -101,10 +101,24 @@ static void add_factor(linnet_gguf_writer *writer, const linnet_layout_entry *en
                               (size_t)columns * rows * sizeof(float));
 }
 
+/* B as it counts under the layout's alpha, the only one that the form has. Returns how many floats. */
+static size_t scale_rows(const linnet_layout *layout, const linnet_layout_entry *entry, const float *b,
+                         float *to)
+{
+    size_t n = (size_t)entry->rows * entry->rank;
+    float factor = entry->alpha != 0 ? entry->alpha / layout->alpha : 1;
+    for (size_t i = 0; i < n; i++)
+        to[i] = factor * b[i];
+    return n;
+}
+
 linnet_status linnet_adapter_save_gguf(const linnet_adapter *adapter, const char *architecture,
                                        const char *path, linnet_error *err)
 {
     const linnet_layout *layout = adapter->layout;
+    float *b_rows = malloc(layout->n_b * sizeof(float)), *at = b_rows;
+    if (!b_rows)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory to write '%s'", path);
     linnet_gguf_writer *writer = linnet_gguf_writer_create();
     linnet_gguf_writer_text(writer, "general.architecture", architecture);
     linnet_gguf_writer_text(writer, "general.type", "adapter");
@@ -114,9 +128,12 @@ linnet_status linnet_adapter_save_gguf(const linnet_adapter *adapter, const char
     for (size_t e = 0; e < layout->n_entries; e++) {
         const linnet_layout_entry *entry = &layout->entries[e];
         add_factor(writer, entry, ".lora_a", entry->columns, entry->rank, linnet_adapter_a(adapter, e));
-        add_factor(writer, entry, ".lora_b", entry->rank, entry->rows, linnet_adapter_b(adapter, e));
+        at += scale_rows(layout, entry, linnet_adapter_b(adapter, e), at);
+        add_factor(writer, entry, ".lora_b", entry->rank, entry->rows,
+                   at - (size_t)entry->rows * entry->rank);
     }
     linnet_status status = linnet_gguf_writer_write(writer, path, err);
     linnet_gguf_writer_destroy(writer);
+    free(b_rows);
     return status;
 }

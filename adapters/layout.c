@@ -27,52 +27,6 @@ const char *linnet_target_name(linnet_target target)
     return (size_t)target < ARRAY_LEN(names) ? names[target] : "unknown";
 }
 
-/* Is text a module's name, or its end behind a dot? "self_attn.q_proj", "q_proj". */
-static bool names_module(linnet_text text, const char *module)
-{
-    return module && (linnet_text_is(text, module) || linnet_text_is(text, strchr(module, '.') + 1));
-}
-
-/* "attn_q", "self_attn.q_proj" and "q_proj" are the same target. "c_proj" is two, as for peft. 0: none. */
-static uint32_t targets_of(linnet_text text)
-{
-    const linnet_architecture *row;
-    uint32_t mask = 0;
-    for (size_t t = 0; t < LINNET_TARGETS; t++) {
-        if (linnet_text_is(text, names[t]))
-            mask |= UINT32_C(1) << t;
-        for (size_t i = 0; (row = linnet_architecture_at(i)); i++)
-            if (names_module(text, row->hf[t]))
-                mask |= UINT32_C(1) << t;
-    }
-    return mask;
-}
-
-linnet_status linnet_targets_parse(const char *text, uint32_t *ret_mask, linnet_error *err)
-{
-    uint32_t mask = 0;
-    if (strcmp(text, "all") == 0) {
-        *ret_mask = LINNET_TARGETS_ALL;
-        return LINNET_OK;
-    }
-    for (const char *at = text;; at++) {
-        linnet_text name = {at, strcspn(at, ",")};
-        uint32_t named = targets_of(name);
-        if (named == 0)
-            return linnet_fail(
-                err, LINNET_ERR_ARG,
-                "unknown target '%.*s'; use all, or some of attn_q, attn_k, attn_v, attn_qkv, attn_output, "
-                "ffn_gate, ffn_up, ffn_down with commas",
-                name.n_bytes < 40 ? (int)name.n_bytes : 40, name.bytes);
-        mask |= named;
-        at += name.n_bytes;
-        if (*at == '\0')
-            break;
-    }
-    *ret_mask = mask;
-    return LINNET_OK;
-}
-
 /* ---- names ---- */
 
 bool linnet_layout_parse_index(linnet_text text, uint32_t *ret_index, size_t *ret_n_digits)
@@ -226,8 +180,7 @@ linnet_status linnet_layout_assemble(const linnet_layout_entry *entries, size_t 
     return LINNET_OK;
 }
 
-/* Does the model keep this target in a matrix of its own? */
-static bool has_target(const layout_model *model, uint32_t layer, linnet_target target)
+bool linnet_layout_has(const layout_model *model, uint32_t layer, linnet_target target)
 {
     char name[64];
     (void)snprintf(name, sizeof(name), "blk.%u.%s.weight", (unsigned)layer, linnet_target_name(target));
@@ -252,7 +205,7 @@ linnet_status linnet_layout_create(const linnet_gguf *model, uint32_t rank, floa
     for (uint32_t layer = 0; layer < info.n_layers; layer++)
         for (uint32_t t = 0; t < LINNET_TARGETS && status == LINNET_OK; t++)
             if ((target_mask >> t & 1) != 0 &&
-                (target_mask != LINNET_TARGETS_ALL || has_target(&info, layer, (linnet_target)t)))
+                (target_mask != LINNET_TARGETS_ALL || linnet_layout_has(&info, layer, (linnet_target)t)))
                 status = linnet_layout_describe(&info, layer, (linnet_target)t, rank, &entries[n++], err);
     if (status == LINNET_OK)
         status = linnet_layout_assemble(entries, n, alpha, ret_layout, err);
@@ -286,8 +239,8 @@ void linnet_layout_destroy(linnet_layout *layout)
 static bool entry_equal(const linnet_layout_entry *a, const linnet_layout_entry *b)
 {
     return strcmp(a->name, b->name) == 0 && a->rows == b->rows && a->columns == b->columns &&
-           a->rank == b->rank && a->n_rope_heads == b->n_rope_heads && a->a_offset == b->a_offset &&
-           a->b_offset == b->b_offset;
+           a->rank == b->rank && a->alpha == b->alpha && a->n_rope_heads == b->n_rope_heads &&
+           a->a_offset == b->a_offset && a->b_offset == b->b_offset;
 }
 
 bool linnet_layout_equal(const linnet_layout *a, const linnet_layout *b)
@@ -316,6 +269,14 @@ static void hash_entry(linnet_hasher *hasher, const linnet_layout_entry *entry)
     linnet_hasher_update(hasher, bytes, (size_t)(at + 29 - bytes));
 }
 
+static bool has_own_alphas(const linnet_layout *layout)
+{
+    for (size_t i = 0; i < layout->n_entries; i++)
+        if (layout->entries[i].alpha != 0)
+            return true;
+    return false;
+}
+
 linnet_hash linnet_layout_hash(const linnet_layout *layout)
 {
     linnet_hasher hasher;
@@ -326,6 +287,10 @@ linnet_hash linnet_layout_hash(const linnet_layout *layout)
     linnet_hasher_update(&hasher, head, sizeof(head));
     for (size_t i = 0; i < layout->n_entries; i++)
         hash_entry(&hasher, &layout->entries[i]);
+    for (size_t i = 0; has_own_alphas(layout) && i < layout->n_entries; i++) {
+        linnet_store_f32(head, layout->entries[i].alpha);
+        linnet_hasher_update(&hasher, head, sizeof(float));
+    }
     return linnet_hasher_final(&hasher);
 }
 

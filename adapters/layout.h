@@ -19,6 +19,8 @@ linnet_status linnet_layout_model_read(const linnet_gguf *gguf, layout_model *re
 linnet_status linnet_layout_describe(const layout_model *model, uint32_t layer, linnet_target target,
                                      uint32_t rank, linnet_layout_entry *ret_entry,
                                      linnet_error *err) LINNET_NODISCARD;
+/** Does the model keep this target in a matrix of its own? */
+bool linnet_layout_has(const layout_model *model, uint32_t layer, linnet_target target);
 /** A layout of entries that are in order already (copied); sets the offsets. LIMIT above
  * LINNET_ADAPTER_BYTES_MAX. */
 linnet_status linnet_layout_assemble(const linnet_layout_entry *entries, size_t n_entries, float alpha,

@@ -68,7 +68,7 @@ static linnet_status produce_merged(void *context, const char *name, void *bytes
     const linnet_gguf_tensor *base = linnet_gguf_find_tensor(job->model, name);
     const float *a = linnet_adapter_a(job->adapter, e), *b = linnet_adapter_b(job->adapter, e);
     size_t row_bytes = n_bytes / entry->rows;
-    double scale = (double)layout->alpha / entry->rank, *row = malloc(entry->columns * sizeof(row[0]));
+    double scale = linnet_layout_scale(layout, entry), *row = malloc(entry->columns * sizeof(row[0]));
     linnet_status status = LINNET_OK;
     if (!row)
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory to merge '%s'", name);

@@ -4,8 +4,9 @@
  * adapter_model.safetensors holds lora_A [rank, columns] and lora_B [rows, rank] per module, under Hugging
  * Face's names. Rows of B of q and k are moved between Hugging Face's and GGUF's order (layout.h). A
  * configuration is read for everything that would change what the adapter computes; whatever linnet does not
- * do is refused by name rather than ignored. Left out: .bin weights (pickles run code when they are read),
- * patterns of ranks and alphas, DoRA, biases, embeddings.
+ * do is refused by name rather than ignored. Patterns of ranks and alphas are regular expressions there;
+ * those that are names, which peft's own are, are understood. Left out: .bin weights (pickles run code when
+ * they are read), DoRA, biases, embeddings.
  */
 #include "adapter_load.h"
 
@@ -19,10 +20,13 @@
 
 #define CONFIG_FILE "adapter_config.json"
 #define WEIGHTS_FILE "adapter_model.safetensors"
+#define PATTERN_MAX 128 /* bytes of a pattern of ranks or alphas */
 
 typedef struct peft_config {
+    json_t *json; /* owned */
     uint32_t rank;
-    float alpha; /* with rsLoRA folded in */
+    double alpha;
+    bool by_root; /* rsLoRA: alpha / sqrt(rank) */
 } peft_config;
 
 /* ---- the configuration ---- */
@@ -59,8 +63,7 @@ static linnet_status check_features(const json_t *config, const linnet_architect
 {
     static const char *const off[] = {
         "use_dora",          "use_qalora",
-        "lora_bias",         "rank_pattern",
-        "alpha_pattern",     "modules_to_save",
+        "lora_bias",         "modules_to_save",
         "layer_replication", "trainable_token_indices",
         "target_parameters", "alora_invocation_tokens",
     };
@@ -80,6 +83,65 @@ static linnet_status check_features(const json_t *config, const linnet_architect
     return LINNET_OK;
 }
 
+/* ---- patterns: {"q_proj": 16, "^model.layers.0.self_attn.v_proj": 4} ---- */
+
+/* A name, dots escaped or not, after a ^ or not: what a pattern must be. NULL: it is another expression. */
+static const char *pattern_name(const char *pattern, char name[PATTERN_MAX])
+{
+    size_t n = 0;
+    for (const char *at = pattern[0] == '^' ? pattern + 1 : pattern; *at; at++) {
+        bool is_name = (*at >= 'a' && *at <= 'z') || (*at >= 'A' && *at <= 'Z') ||
+                       (*at >= '0' && *at <= '9') || *at == '_' || *at == '.';
+        if (*at == '\\' && at[1] == '.')
+            continue;
+        if (!is_name || n + 1 >= PATTERN_MAX)
+            return NULL;
+        name[n++] = *at;
+    }
+    name[n] = '\0';
+    return n > 0 ? name : NULL;
+}
+
+static linnet_status check_pattern(const json_t *config, const char *key, linnet_error *err)
+{
+    json_t *patterns = json_object_get(config, key), *value;
+    const char *pattern;
+    char name[PATTERN_MAX];
+    if (is_off(patterns))
+        return LINNET_OK;
+    if (!json_is_object(patterns))
+        return refuse(err, key);
+    json_object_foreach(patterns, pattern, value)
+    {
+        if (!pattern_name(pattern, name))
+            return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                               "%s: '%s' has an expression that is no name, '%.60s'", CONFIG_FILE, key,
+                               pattern);
+        if (!json_is_number(value) || !(json_number_value(value) > 0) || json_number_value(value) > 1e8)
+            return linnet_fail(err, LINNET_ERR_RANGE, "%s: '%s' of '%.60s' is not positive", CONFIG_FILE, key,
+                               pattern);
+    }
+    return LINNET_OK;
+}
+
+/* What a pattern says of a module: the first whose name is the module's or its end behind a dot, as peft does
+ * it. Else `usual`. */
+static double by_pattern(const json_t *config, const char *key, const char *module, double usual)
+{
+    json_t *patterns = json_object_get(config, key), *value;
+    const char *pattern;
+    char name[PATTERN_MAX];
+    size_t n_module = strlen(module);
+    json_object_foreach(patterns, pattern, value)
+    {
+        size_t n = pattern_name(pattern, name) ? strlen(name) : SIZE_MAX;
+        if (n <= n_module && strcmp(module + n_module - n, name) == 0 &&
+            (n == n_module || (pattern[0] != '^' && module[n_module - n - 1] == '.')))
+            return json_number_value(value);
+    }
+    return usual;
+}
+
 static linnet_status parse_config(const json_t *config, const linnet_architecture *architecture,
                                   peft_config *ret_config, linnet_error *err)
 {
@@ -92,14 +154,13 @@ static linnet_status parse_config(const json_t *config, const linnet_architectur
                            LINNET_RANK_MAX);
     if (!json_is_number(alpha))
         return linnet_fail(err, LINNET_ERR_FORMAT, "%s: 'lora_alpha' is no number", CONFIG_FILE);
-    double scaled = json_number_value(alpha);
-    if (!is_off(json_object_get(config, "use_rslora"))) /* alpha / sqrt(r) there is alpha' / r here */
-        scaled *= sqrt((double)json_integer_value(rank));
-    if (!(scaled > 0) || scaled > 1e9)
-        return linnet_fail(err, LINNET_ERR_RANGE, "%s: 'lora_alpha' is not positive", CONFIG_FILE);
     ret_config->rank = (uint32_t)json_integer_value(rank);
-    ret_config->alpha = (float)scaled;
-    return LINNET_OK;
+    ret_config->alpha = json_number_value(alpha);
+    ret_config->by_root = !is_off(json_object_get(config, "use_rslora"));
+    if (!(ret_config->alpha > 0) || ret_config->alpha > 1e8)
+        return linnet_fail(err, LINNET_ERR_RANGE, "%s: 'lora_alpha' is not positive", CONFIG_FILE);
+    status = check_pattern(config, "rank_pattern", err);
+    return status == LINNET_OK ? check_pattern(config, "alpha_pattern", err) : status;
 }
 
 static linnet_status read_config(const char *directory, const linnet_architecture *architecture,
@@ -118,7 +179,7 @@ static linnet_status read_config(const char *directory, const linnet_architectur
     }
     if (status == LINNET_OK)
         status = parse_config(config, architecture, ret_config, err);
-    json_decref(config);
+    ret_config->json = config;
     linnet_buffer_release(&bytes);
     free(path);
     return status;
@@ -164,6 +225,23 @@ static bool parse_name(const linnet_architecture *architecture, const char *name
     return false;
 }
 
+/* Rank and alpha of the factor's module, as the configuration says. */
+static linnet_status check_module(const peft_config *config, const linnet_architecture *architecture,
+                                  const char *name, found_factor *factor, linnet_error *err)
+{
+    char module[160];
+    (void)snprintf(module, sizeof(module), "%s.%u.%s", architecture->hf_layers, (unsigned)factor->layer,
+                   architecture->hf[factor->target]);
+    double rank = by_pattern(config->json, "rank_pattern", module, config->rank);
+    double alpha = by_pattern(config->json, "alpha_pattern", module, config->alpha);
+    uint64_t found = factor->factor == LINNET_FACTOR_A ? factor->rows : factor->columns;
+    if ((double)found != rank)
+        return linnet_fail(err, LINNET_ERR_FORMAT, "tensor '%s' has not the rank %.0f that %s says", name,
+                           rank, CONFIG_FILE);
+    factor->alpha = (float)(config->by_root ? alpha * sqrt(rank) : alpha);
+    return LINNET_OK;
+}
+
 static linnet_status find_factor(const linnet_safetensors_tensor *tensor, const peft_config *config,
                                  const linnet_architecture *architecture, found_factors *found,
                                  linnet_error *err)
@@ -174,10 +252,18 @@ static linnet_status find_factor(const linnet_safetensors_tensor *tensor, const 
                            tensor->name, architecture->name);
     if (tensor->n_dims != 2)
         return linnet_fail(err, LINNET_ERR_FORMAT, "tensor '%s' is no matrix", tensor->name);
-    if ((factor.factor == LINNET_FACTOR_A ? factor.rows : factor.columns) != config->rank)
-        return linnet_fail(err, LINNET_ERR_FORMAT, "tensor '%s' has not the rank %u that %s says",
-                           tensor->name, (unsigned)config->rank, CONFIG_FILE);
-    return linnet_found_add(found, factor, err);
+    linnet_status status = check_module(config, architecture, tensor->name, &factor, err);
+    return status == LINNET_OK ? linnet_found_add(found, factor, err) : status;
+}
+
+/* The alpha of all; factors that agree with it have none of their own. */
+static float common_alpha(const peft_config *config, found_factors *found)
+{
+    float alpha = (float)(config->by_root ? config->alpha * sqrt((double)config->rank) : config->alpha);
+    for (size_t i = 0; i < found->n; i++)
+        if (found->items[i].alpha == alpha)
+            found->items[i].alpha = 0;
+    return alpha;
 }
 
 static void read_tensor(const void *source, float *values)
@@ -209,9 +295,11 @@ linnet_status linnet_adapter_load_peft(const char *directory, const layout_model
     for (size_t i = 0; status == LINNET_OK && i < linnet_safetensors_n_tensors(file); i++)
         status = find_factor(linnet_safetensors_at(file, i), &config, model->architecture, &found, err);
     if (status == LINNET_OK)
-        status = linnet_found_assemble(&found, model, config.alpha, true, read_tensor, ret_adapter, err);
+        status = linnet_found_assemble(&found, model, common_alpha(&config, &found), true, read_tensor,
+                                       ret_adapter, err);
     free(found.items);
     linnet_safetensors_close(file);
+    json_decref(config.json);
     return status;
 }
 
@@ -264,18 +352,42 @@ static json_t *target_modules(const linnet_layout *layout, const linnet_architec
     return modules;
 }
 
+/* {"layers.0.self_attn.q_proj": value} for every entry whose rank or alpha is not the usual one. NULL: no
+ * memory. */
+static json_t *pattern_object(const linnet_layout *layout, const linnet_architecture *architecture,
+                              bool of_rank)
+{
+    const char *layers = strrchr(architecture->hf_layers, '.') + 1;
+    json_t *object = json_object();
+    for (size_t e = 0; object && e < layout->n_entries; e++) {
+        const linnet_layout_entry *entry = &layout->entries[e];
+        char name[PATTERN_MAX];
+        if (of_rank ? entry->rank == layout->entries[0].rank : entry->alpha == 0)
+            continue;
+        (void)snprintf(name, sizeof(name), "%s.%u.%s", layers, (unsigned)entry->layer,
+                       architecture->hf[entry->target]);
+        json_t *value = of_rank ? json_integer((json_int_t)entry->rank) : json_real((double)entry->alpha);
+        if (json_object_set_new(object, name, value) != 0) {
+            json_decref(object);
+            return NULL;
+        }
+    }
+    return object;
+}
+
 static linnet_status save_config(const linnet_layout *layout, const linnet_architecture *architecture,
                                  const char *directory, const char *base_model_name, linnet_error *err)
 {
     linnet_status status = LINNET_OK;
     char *path = linnet_path_join(directory, CONFIG_FILE), *text = NULL;
     json_t *config = json_pack(
-        "{s:s, s:s, s:i, s:f, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:b, s:s, s:n, s:n, s:{}, s:{}}",
-        "peft_type", "LORA", "task_type", "CAUSAL_LM", "r", (int)layout->entries[0].rank, "lora_alpha",
+        "{s:s, s:s, s:i, s:f, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:b, s:s, s:n, s:n, s:o, s:o}", "peft_type",
+        "LORA", "task_type", "CAUSAL_LM", "r", (int)layout->entries[0].rank, "lora_alpha",
         (double)layout->alpha, "target_modules", target_modules(layout, architecture), "lora_dropout", 0.0,
         "bias", "none", "fan_in_fan_out", architecture->hf_is_transposed, "use_rslora", 0, "use_dora", 0,
         "init_lora_weights", 1, "inference_mode", 1, "base_model_name_or_path", base_model_name,
-        "modules_to_save", "layers_to_transform", "rank_pattern", "alpha_pattern");
+        "modules_to_save", "layers_to_transform", "rank_pattern", pattern_object(layout, architecture, true),
+        "alpha_pattern", pattern_object(layout, architecture, false));
     if (config && layout->alpha == floorf(layout->alpha) && /* people write 16, not 16.0 */
         json_object_set_new(config, "lora_alpha", json_integer((json_int_t)layout->alpha)) != 0) {
         json_decref(config);
@@ -333,16 +445,12 @@ static linnet_status save_weights(const linnet_adapter *adapter, const linnet_ar
     return status;
 }
 
-/* One rank, and a module for every matrix. */
+/* A module for every matrix. */
 static linnet_status check_entries(const linnet_layout *layout, const linnet_architecture *architecture,
                                    linnet_error *err)
 {
     for (size_t e = 0; e < layout->n_entries; e++) {
         const linnet_layout_entry *entry = &layout->entries[e];
-        if (entry->rank != layout->entries[0].rank)
-            return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
-                               "'%s' and '%s' have different ranks; write GGUF instead",
-                               layout->entries[0].name, entry->name);
         if (!architecture->hf[entry->target])
             return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
                                "'%s' is no module of a %s model in PEFT; write GGUF instead", entry->name,

@@ -24,7 +24,7 @@ typedef struct train_options {
     double privacy_probability, privacy_noise, privacy_clip, privacy_delta;
     uint64_t privacy_units;
     int optimizer, schedule; /* index into the choices, as the enums */
-    bool shuffle, end_token, resume, skip_bad;
+    bool shuffle, end_token, resume, skip_bad, rslora;
 } train_options;
 
 /* A run's things, from the model to the log. */
@@ -78,13 +78,11 @@ static linnet_status start_adapter(train_run *r, linnet_error *err)
 {
     const train_options *o = r->options;
     linnet_layout *layout = NULL;
-    uint32_t targets = 0;
     if (r->m.adapter)
         return LINNET_OK;
-    linnet_status status = linnet_targets_parse(o->targets, &targets, err);
-    if (status == LINNET_OK)
-        status = linnet_layout_create(linnet_model_gguf(r->m.model), (uint32_t)o->rank, (float)o->alpha,
-                                      targets, &layout, err);
+    linnet_status status =
+        linnet_layout_create_for(linnet_model_gguf(r->m.model), o->targets, (uint32_t)o->rank,
+                                 (float)o->alpha, o->rslora, &layout, err);
     if (status == LINNET_OK)
         status = linnet_adapter_create(layout, &r->m.adapter, err);
     if (status == LINNET_OK)
@@ -446,7 +444,9 @@ static int command_train(linnet_cli *cli, int argc, char **argv)
                     "start from this adapter; its rank, alpha and targets hold"),
         CLIENT_COUNT("rank", &o.rank, 1, LINNET_RANK_MAX, "of the adapter"),
         CLIENT_NUMBER("alpha", &o.alpha, 1e-3, 1e6, "the adapter is scaled by alpha / rank"),
-        CLIENT_TEXT("targets", &o.targets, "NAMES", "all, or adapted matrices: attn_q,attn_v"),
+        CLIENT_FLAG("rslora", &o.rslora, "scale by alpha / sqrt(rank)"),
+        CLIENT_TEXT("targets", &o.targets, "NAMES",
+                    "all, or adapted matrices: attn_q,attn_v; NAME[:RANK[:ALPHA]], NAME may be a pattern"),
         CLIENT_NUMBER("learning-rate", &o.learning_rate, 0, 1000, "of factor B, and of A too"),
         CLIENT_NUMBER("learning-rate-a", &o.learning_rate_a, 0, 1000, "of factor A; 0: the same"),
         CLIENT_COUNT("steps", &o.n_steps, 0, STEPS_MAX, "optimiser steps; 0: by --epochs"),

@@ -66,7 +66,7 @@ static linnet_status bind_entry(linnet_lora_table *table, const linnet_model *mo
         lora[i] = (linnet_lora){.a = linnet_adapter_a(adapter, index),
                                 .b = linnet_adapter_b(adapter, index) + at * entry->rank,
                                 .rank = entry->rank,
-                                .scale = adapter->layout->alpha / (float)entry->rank,
+                                .scale = (float)linnet_layout_scale(adapter->layout, entry),
                                 .a_offset = entry->a_offset,
                                 .b_offset = entry->b_offset + at * entry->rank};
     }

@@ -119,7 +119,8 @@ static void the_configuration_says_what_peft_reads(void **state)
     assert_true(json_equal(got, want));
     json_decref(got);
     json_decref(want);
-    assert_int_equal(linnet_adapter_save_peft(adapter, "llama", in_folder("cfg2"), "\xff", &err), LINNET_ERR_ARG);
+    assert_int_equal(linnet_adapter_save_peft(adapter, "llama", in_folder("cfg2"), "\xff", &err),
+                     LINNET_ERR_ARG);
     linnet_adapter_destroy(adapter);
 }
 
@@ -165,7 +166,10 @@ static void an_adapter_of_some_layers_has_just_those(void **state)
     assert_int_equal(adapter->layout->entries[0].rank, 2);
     assert_string_equal(adapter->layout->entries[1].name, "blk.1.ffn_down.weight");
     assert_int_equal(adapter->layout->entries[1].rank, 3);
-    assert_int_equal(linnet_adapter_save_peft(adapter, "llama", in_folder("ranks"), "", &err), LINNET_ERR_UNSUPPORTED);
+    assert_ok(linnet_adapter_save_peft(adapter, "llama", in_folder("ranks"), "", &err), &err);
+    assert_ok(linnet_adapter_load(in_folder("ranks"), model, &back, &err), &err);
+    assert_same_adapter(adapter, back);
+    linnet_adapter_destroy(back);
     linnet_adapter_destroy(adapter);
     adapter = NULL;
     write_parts(in_folder("one.gguf"), parts, 2, 6);
@@ -180,6 +184,94 @@ static void an_adapter_of_some_layers_has_just_those(void **state)
     assert_same_adapter(adapter, back);
     linnet_adapter_destroy(adapter);
     linnet_adapter_destroy(back);
+}
+
+/* What the entries of a layout count, in order: "attn_q 4 2" for rank 4 and scale 2. */
+static void assert_entries(const linnet_layout *layout, const char *want)
+{
+    linnet_buffer got = {0};
+    for (size_t e = 0; e < layout->n_entries; e++)
+        linnet_buffer_append_format(&got, "%u.%s %u %g, ", (unsigned)layout->entries[e].layer,
+                                    linnet_target_name(layout->entries[e].target),
+                                    (unsigned)layout->entries[e].rank,
+                                    linnet_layout_scale(layout, &layout->entries[e]));
+    linnet_buffer_append(&got, "", 1);
+    assert_string_equal((const char *)got.bytes, want);
+    linnet_buffer_release(&got);
+}
+
+static void targets_may_have_patterns_ranks_and_alphas(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *targets;
+        bool by_root;
+        const char *want;
+    } good[] = {
+        {"attn_q,v_proj", false, "0.attn_q 4 2, 0.attn_v 4 2, 1.attn_q 4 2, 1.attn_v 4 2, "},
+        {"attn_q:8", false, "0.attn_q 8 1, 1.attn_q 8 1, "},
+        {"blk.1.attn_[kv]:2:3,layers.0.mlp.up_proj", false, "0.ffn_up 4 2, 1.attn_k 2 1.5, 1.attn_v 2 1.5, "},
+        {"blk.0.ffn_down:1,self_attn.o_proj:2:10", false,
+         "0.attn_output 2 5, 0.ffn_down 1 8, 1.attn_output 2 5, "},
+        {"attn_q,q_proj:1,attn_k", false, NULL}, /* the second is taken already */
+        {"attn_k:16,attn_v", true, "0.attn_k 16 2, 0.attn_v 4 4, 1.attn_k 16 2, 1.attn_v 4 4, "},
+    };
+    static const char *const bad[] = {"",          "attn_q:",     "attn_q:0",    "attn_q:257",
+                                      "attn_q:4:", "attn_q:4:-1", "attn_q:x",    "attn_q:4:8:1",
+                                      ":4",        "attn_q,",     "attn_q:4:inf"};
+    linnet_error err = {0};
+    for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+        linnet_layout *layout = NULL;
+        linnet_status status =
+            linnet_layout_create_for(model, good[i].targets, 4, 8, good[i].by_root, &layout, &err);
+        assert_int_equal(status, good[i].want ? LINNET_OK : LINNET_ERR_UNSUPPORTED);
+        if (good[i].want)
+            assert_entries(layout, good[i].want);
+        linnet_layout_destroy(layout);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        linnet_layout *layout = NULL;
+        assert_int_equal(linnet_layout_create_for(model, bad[i], 4, 8, false, &layout, &err), LINNET_ERR_ARG);
+        assert_null(layout);
+    }
+    linnet_layout *layout = NULL;
+    assert_int_equal(linnet_layout_create_for(model, "attn_qkv", 4, 8, false, &layout, &err),
+                     LINNET_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "attn_qkv"));
+}
+
+/* Ranks and alphas of their own survive both forms; GGUF, which has one alpha, counts them into B. */
+static void alphas_of_their_own_go_there_and_back(void **state)
+{
+    (void)state;
+    linnet_layout *layout = NULL;
+    linnet_adapter *adapter = NULL, *peft = NULL, *gguf = NULL;
+    linnet_error err = {0};
+    assert_ok(
+        linnet_layout_create_for(model, "attn_q:2:5,blk.1.ffn_down:3,attn_v", 4, 8, false, &layout, &err),
+        &err);
+    assert_ok(linnet_adapter_create(layout, &adapter, &err), &err);
+    for (size_t i = 0; i < layout->n_parameters; i++)
+        adapter->data[i] = (float)i + 1;
+    assert_ok(linnet_adapter_save_peft(adapter, "llama", in_folder("own"), "", &err), &err);
+    assert_ok(linnet_adapter_load(in_folder("own"), model, &peft, &err), &err);
+    assert_same_adapter(adapter, peft);
+    assert_ok(linnet_adapter_save_gguf(adapter, "llama", in_folder("own.gguf"), &err), &err);
+    assert_ok(linnet_adapter_load(in_folder("own.gguf"), model, &gguf, &err), &err);
+    for (size_t e = 0; e < layout->n_entries; e++) {
+        const linnet_layout_entry *entry = &layout->entries[e];
+        assert_true(gguf->layout->entries[e].alpha == 0);
+        double want = linnet_layout_scale(layout, entry) * linnet_adapter_b(adapter, e)[1];
+        double got =
+            linnet_layout_scale(gguf->layout, &gguf->layout->entries[e]) * linnet_adapter_b(gguf, e)[1];
+        assert_true(got > want * 0.999999 && got < want * 1.000001);
+    }
+    linnet_hash one = linnet_layout_hash(layout), other = linnet_layout_hash(gguf->layout);
+    assert_false(linnet_hash_equal(&one, &other)); /* other alphas, another layout */
+    linnet_adapter_destroy(adapter);
+    linnet_adapter_destroy(peft);
+    linnet_adapter_destroy(gguf);
+    linnet_layout_destroy(layout);
 }
 
 static void factors_that_do_not_pair_or_fit_are_refused(void **state)
@@ -319,9 +411,17 @@ static void configurations_are_honoured_or_refused_by_name(void **state)
         {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8,\"fan_in_fan_out\":true}", LINNET_ERR_UNSUPPORTED,
          "fan_in", 0},
         {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8,\"rank_pattern\":{\"q_proj\":8}}",
-         LINNET_ERR_UNSUPPORTED, "rank_pattern", 0},
-        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8,\"alpha_pattern\":{\"q_proj\":8}}",
+         LINNET_ERR_FORMAT, "rank 8", 0},
+        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8,\"rank_pattern\":{\"k_proj\":8,\"_proj\":9}}",
+         LINNET_OK, "", 8},
+        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8,\"alpha_pattern\":{\"q_proj\":8}}", LINNET_OK, "",
+         8},
+        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8,\"alpha_pattern\":{\".*_proj\":4}}",
          LINNET_ERR_UNSUPPORTED, "alpha_pattern", 0},
+        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8,\"alpha_pattern\":{\"q_proj\":-1}}",
+         LINNET_ERR_RANGE, "alpha_pattern", 0},
+        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8,\"alpha_pattern\":[1]}", LINNET_ERR_UNSUPPORTED,
+         "alpha_pattern", 0},
         {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8,\"modules_to_save\":[\"lm_head\"]}",
          LINNET_ERR_UNSUPPORTED, "modules_to_save", 0},
         {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8,\"init_lora_weights\":\"pissa\"}",
@@ -625,6 +725,8 @@ int main(void)
         cmocka_unit_test(rows_of_q_and_k_stand_in_hugging_faces_order),
         cmocka_unit_test(the_configuration_says_what_peft_reads),
         cmocka_unit_test(an_adapter_of_some_layers_has_just_those),
+        cmocka_unit_test(targets_may_have_patterns_ranks_and_alphas),
+        cmocka_unit_test(alphas_of_their_own_go_there_and_back),
         cmocka_unit_test(factors_that_do_not_pair_or_fit_are_refused),
         cmocka_unit_test(a_model_is_no_adapter),
         cmocka_unit_test(infinite_factors_are_refused),

@@ -125,6 +125,7 @@ class Run:
         shutil.rmtree(out, ignore_errors=True)
         more = ["--context", str(context)] if context else []
         trained = m.linnet("train", "--model", base, "--data", data, "--out", out, "--rank", "4", "--alpha", "8", "--steps", "6",
+                           "--targets", "attn_*:2:5,all",
                            "--learning-rate", "1e-2", "--batch", "1", "--end-token", "off", *more)
         loss = m.loss(base, data, out, context)
         assert loss < trained["loss_first"], "training did not help"
@@ -137,7 +138,9 @@ class Run:
         compare_llama("trained by linnet: linnet, llama.cpp", converted)
         # peft's adapter here
         targets = sorted({module for module, *_ in case.modules.values()})
+        ranks, alphas = {targets[0]: 2}, {targets[-1]: 3}
         peft_model = get_peft_model(case.model, LoraConfig(r=4, lora_alpha=8, target_modules=targets, use_rslora=True,
+                                                           rank_pattern=ranks, alpha_pattern=alphas,
                                                            fan_in_fan_out=case.file.architecture == "gpt2"))
         torch.manual_seed(1)
         for parameter in peft_model.parameters():

@@ -51,6 +51,7 @@ typedef struct linnet_layout_entry {
     uint32_t layer; /* block index */
     linnet_target target;
     uint32_t rows, columns, rank;
+    float alpha;           /* of this matrix where it differs from the layout's; else 0 */
     uint32_t n_rope_heads; /* q and k that turn in pairs (LINNET_ROPE_PAIRS): heads whose rows Hugging Face
                               orders otherwise; else 0 */
     size_t a_offset,
@@ -71,11 +72,25 @@ typedef struct linnet_layout {
  * The same model, rank, alpha and targets give the same layout everywhere. */
 linnet_status linnet_layout_create(const linnet_gguf *model, uint32_t rank, float alpha, uint32_t target_mask,
                                    linnet_layout **ret_layout, linnet_error *err) LINNET_NODISCARD;
+/** The same for a list of names and patterns with ranks and alphas of their own, the first that fits a matrix
+ * deciding: "attn_q:16,blk.[0-3].ffn_*:4:8,v_proj". NAME is a shell pattern over GGUF's names (attn_q,
+ * blk.3.attn_q) and Hugging Face's (q_proj, self_attn.q_proj, layers.3.self_attn.q_proj); "all" is every
+ * matrix. by_root: products count alpha / sqrt(rank), as rsLoRA wants. ARG for a bad list, UNSUPPORTED for an
+ * item that names nothing. */
+linnet_status linnet_layout_create_for(const linnet_gguf *model, const char *targets, uint32_t rank,
+                                       float alpha, bool by_root, linnet_layout **ret_layout,
+                                       linnet_error *err) LINNET_NODISCARD;
+/** alpha / rank of an entry: what its product B A counts. */
+static inline double linnet_layout_scale(const linnet_layout *layout, const linnet_layout_entry *entry)
+{
+    return (double)(entry->alpha != 0 ? entry->alpha : layout->alpha) / entry->rank;
+}
 linnet_layout *linnet_layout_copy(const linnet_layout *layout); /* NULL on lack of memory */
 void linnet_layout_destroy(linnet_layout *layout);
 bool linnet_layout_equal(const linnet_layout *a, const linnet_layout *b);
 /** H("layou") over the canonical bytes: alpha f32, n u32, then per entry name length u16, name, rank u32,
- * rows u32, columns u32, dtype u8 = 0 (F32), offset of A and of B u64; all little-endian. */
+ * rows u32, columns u32, dtype u8 = 0 (F32), offset of A and of B u64; all little-endian. Where an entry has
+ * an alpha of its own, which no plan gives, those of all entries (f32) follow. */
 linnet_hash linnet_layout_hash(const linnet_layout *layout);
 /** The canonical bytes that the hash is over, appended. */
 linnet_status linnet_layout_write(const linnet_layout *layout, linnet_buffer *ret_bytes,
@@ -123,8 +138,8 @@ linnet_hash linnet_adapter_hash(const linnet_adapter *adapter); /* H(OBJECT) of 
 /* ---- files ---- */
 /** A PEFT directory (adapter_config.json + adapter_model.safetensors) or a GGUF adapter file, told by what
  * `path` is. `model` gives shapes and head counts; MISMATCH names the tensor that does not fit it. Both
- * factors of q and k come into GGUF's row order. use_rslora is honoured by folding into alpha; DoRA and
- * biases: UNSUPPORTED. */
+ * factors of q and k come into GGUF's row order. use_rslora and patterns of ranks and alphas are
+ * honoured; DoRA and biases: UNSUPPORTED. */
 linnet_status linnet_adapter_load(const char *path, const linnet_gguf *model, linnet_adapter **ret_adapter,
                                   linnet_error *err) LINNET_NODISCARD;
 /** Write a PEFT directory that peft loads, with the module names of an architecture (base_model_name_or_path
@@ -133,7 +148,8 @@ linnet_status linnet_adapter_save_peft(const linnet_adapter *adapter, const char
                                        const char *directory, const char *base_model_name,
                                        linnet_error *err) LINNET_NODISCARD;
 /** Write a GGUF adapter that llama.cpp loads: general.type adapter, adapter.type lora, adapter.lora.alpha,
- * tensors NAME.lora_a / NAME.lora_b in F32, general.architecture of the base. */
+ * tensors NAME.lora_a / NAME.lora_b in F32, general.architecture of the base. An alpha of an entry's own goes
+ * into its B. */
 linnet_status linnet_adapter_save_gguf(const linnet_adapter *adapter, const char *architecture,
                                        const char *path, linnet_error *err) LINNET_NODISCARD;
 /** base + adapter into a new GGUF: adapted matrices become `type` (F32 or F16), everything else is copied.
