@@ -114,6 +114,8 @@ class Case:
             f.key("attention.layer_norm_epsilon", "f32", c.layer_norm_epsilon)
         elif f.architecture == "phi2":
             f.key("attention.layer_norm_epsilon", "f32", c.layer_norm_eps)
+        elif f.architecture == "starcoder2":
+            f.key("attention.layer_norm_epsilon", "f32", c.norm_epsilon)
         else:
             f.key("attention.layer_norm_rms_epsilon", "f32", c.rms_norm_eps)
         for name, kind, value in self.options.get("keys", []):
@@ -152,7 +154,7 @@ class Case:
             self.norm("output_norm", "model.final_layernorm", w, bias=True)
         else:
             self.state["model.embed_tokens.weight"] = embed
-            self.norm("output_norm", "model.norm", w, less_one=gemma)
+            self.norm("output_norm", "model.norm", w, bias=a == "starcoder2", less_one=gemma)
         if self.config.tie_word_embeddings:
             self.state["lm_head.weight"] = embed
         else:
@@ -178,6 +180,15 @@ class Case:
                 self.linear(i, "attn_output", "self_attn.dense", w, qw, True)
                 self.linear(i, "ffn_up", "mlp.fc1", self.ffn_width, w, True)
                 self.linear(i, "ffn_down", "mlp.fc2", w, self.ffn_width, True)
+                continue
+            if a == "starcoder2":
+                self.norm(b + ".attn_norm", m + ".input_layernorm", w, bias=True)
+                self.norm(b + ".ffn_norm", m + ".post_attention_layernorm", w, bias=True)
+                for stem, module, rows in (("attn_q", "q_proj", qw), ("attn_k", "k_proj", kw), ("attn_v", "v_proj", kw)):
+                    self.linear(i, stem, "self_attn." + module, rows, w, True)
+                self.linear(i, "attn_output", "self_attn.o_proj", w, qw, True)
+                self.linear(i, "ffn_up", "mlp.c_fc", self.ffn_width, w, True)
+                self.linear(i, "ffn_down", "mlp.c_proj", w, self.ffn_width, True)
                 continue
             self.norm(b + ".attn_norm", m + ".input_layernorm", w, less_one=gemma)
             if gemma:
@@ -329,6 +340,10 @@ def cases(vocabulary=VOCABULARY):
     yield Case("gpt2", "gpt2",
                T.GPT2Config(n_embd=24, n_layer=2, n_head=3, n_positions=64, vocab_size=vocabulary, activation_function="gelu_new",
                             resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, bos_token_id=1, eos_token_id=2), 25)
+    yield Case("starcoder2", "starcoder2",
+               T.Starcoder2Config(**common, norm_epsilon=1e-5, hidden_act="gelu_pytorch_tanh", use_bias=True,
+                                  sliding_window=None, residual_dropout=0, embedding_dropout=0, attention_dropout=0,
+                                  tie_word_embeddings=True, rope_parameters=rope()), 25)
     yield Case("granite with its multipliers", "granite",
                T.GraniteConfig(**common, embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.3,
                                logits_scaling=2.0, tie_word_embeddings=True, rope_parameters=rope()), 25,
