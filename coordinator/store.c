@@ -277,7 +277,8 @@ static linnet_status space_check(const linnet_store *store, linnet_error *err)
 {
     struct statvfs disk;
     if (statvfs(store->directory, &disk) == 0 && (uint64_t)disk.f_bavail * disk.f_frsize < FREE_BYTES_MIN)
-        return linnet_fail(err, LINNET_ERR_NO_SPACE, "store: less than 1 MiB left on the disk of '%s'",
+        return linnet_fail(err, LINNET_ERR_NO_SPACE,
+                           "store: less than 1 MiB left on the disk of '%s': make room on it",
                            store->directory);
     return LINNET_OK;
 }

@@ -568,8 +568,9 @@ static linnet_status take_answer(linnet_device *device, uint32_t kind, const lin
                                  const linnet_buffer *raw, linnet_error *err)
 {
     secure_round *round = &device->round;
-    if (answer->code == LINNET_ANSWER_NO_SPACE) {
-        device_back_off(device, answer->retry_after_ms);
+    if (answer->code == LINNET_ANSWER_NO_SPACE) { /* room may come while there is still time */
+        device_note(device, "the coordinator asks to wait: %.150s", answer->message);
+        device_back_off(device, device_secure_delay(device, answer->retry_after_ms));
         return LINNET_OK;
     }
     device_wait(device, answer->retry_after_ms > 0 ? answer->retry_after_ms : pace_ms(device));

@@ -392,15 +392,20 @@ void enroll(const char *device, const char *coordinator, int port)
             invite(coordinator));
 }
 
+pid_t start_seeded(const char *device, unsigned seed, const char *more)
+{
+    return start(
+        device,
+        "$C run --state %s --model $M --data few.jsonl --policy plain.policy --threads 1 --json --seed %u %s",
+        device, seed, more);
+}
+
 pid_t start_device(const char *device, const char *more)
 {
     unsigned seed = 0;
     for (const char *at = device; *at; at++)
         seed = seed * 31 + (unsigned char)*at;
-    return start(
-        device,
-        "$C run --state %s --model $M --data few.jsonl --policy plain.policy --threads 1 --json --seed %u %s",
-        device, seed % 100000, more);
+    return start_seeded(device, seed % 100000, more);
 }
 
 void await_count(const char *coordinator, const char *field, long long count)
@@ -426,6 +431,75 @@ void contribute(const char *device, int rounds)
     (void)snprintf(err_name, sizeof(err_name), "%s.err", device);
     linnet_buffer out = take_file(out_name), err = take_file(err_name); /* tests that fail may leak */
     fail_msg("%s: status %d\n%s%s", device, status, (const char *)out.bytes, (const char *)err.bytes);
+}
+
+/* ---- a fleet whose sum is masked, or is not ---- */
+
+const fleet_profile profiles[2] = {{"secure", "tiny.ini", 3}, {"plain", "plain.ini", 2}};
+
+void make_profile_task(const char *state, const fleet_profile *profile)
+{
+    must_do("$K init --state %s --plan %s --model $M --quiet", state, profile->plan);
+}
+
+const char *member(const char *task, int i)
+{
+    static char name[64];
+    (void)snprintf(name, sizeof(name), "%s-device-%d", task, i);
+    return name;
+}
+
+void enroll_members(const char *task, const char *coordinator, const fleet_profile *profile, int port)
+{
+    for (int i = 0; i < profile->n_members; i++)
+        enroll(member(task, i), coordinator, port);
+}
+
+void start_members(const char *task, const fleet_profile *profile, const char *more, pid_t *ret_pids)
+{
+    for (int i = 0; i < profile->n_members; i++)
+        ret_pids[i] = start_seeded(member(task, i), 100 + (unsigned)i, more);
+}
+
+void stop_members(const fleet_profile *profile, const pid_t *pids)
+{
+    for (int i = 0; i < profile->n_members; i++)
+        assert_int_equal(end(pids[i], SIGTERM), 0);
+}
+
+void finish_rounds(const char *task, const char *coordinator, const fleet_profile *profile, int n_rounds,
+                   int n_accepted)
+{
+    pid_t pids[MEMBERS_MAX];
+    char more[32];
+    (void)snprintf(more, sizeof(more), "--rounds %d", n_rounds);
+    start_members(task, profile, more, pids);
+    for (int i = 0; i < profile->n_members; i++)
+        assert_int_equal(end(pids[i], 0), 0);
+    const outcome *o = run("$K rounds --state %s --json", coordinator);
+    assert_non_null(strstr(o->out, "\"state\":\"closed\""));
+    for (const char *at = o->out; (at = strstr(at, "\"state\":\"closed\"")) != NULL; at++)
+        assert_int_equal(atoi(strstr(at, "\"accepted\":") + 11), profile->n_members);
+    for (int i = 0; i < profile->n_members; i++)
+        assert_int_equal(number_of("accepted", "$C status --state %s --json", member(task, i)), n_accepted);
+    assert_int_equal(number_of("flaws", "$K audit --state %s --json", coordinator), 0);
+}
+
+const char *calm_adapter(const fleet_profile *profile)
+{
+    static char adapters[ARRAY_LEN(profiles)][65];
+    char task[32], *adapter = adapters[profile - profiles];
+    if (adapter[0])
+        return adapter;
+    (void)snprintf(task, sizeof(task), "calm-%s", profile->name);
+    make_profile_task(task, profile);
+    server s = serve(task, 0, "");
+    enroll_members(task, task, profile, s.port);
+    finish_rounds(task, task, profile, 1, 1);
+    (void)snprintf(adapter, sizeof(adapters[0]), "%s",
+                   text_of("adapter_hash", "$K status --state %s --json", task));
+    stop(&s, SIGTERM);
+    return adapter;
 }
 
 /* ---- raw HTTP ---- */
