@@ -16,10 +16,13 @@
 #include <unistd.h>
 
 #include "linnet/file.h"
+#include "linnet/lmdb_check.h"
 
 #define NAME_BYTES_MAX 200
 #define FORMAT_NAME "format"
 #define FORMAT_VERSION 1
+#define NEXT_STEP                                                                                            \
+    "restore this state from a backup, or 'forget' it and enroll as a new device with a new invite"
 /* Address space, not disk: the file grows as needed. 32-bit devices have two or three gigabytes of it in all.
  */
 #define MAP_BYTES (sizeof(void *) == 8 ? (size_t)4 << 30 : (size_t)256 << 20)
@@ -178,6 +181,9 @@ static linnet_status open_env(lmdb_store *store, bool is_reader, linnet_error *e
     linnet_status status = reserve_lock(store, err);
     if (status != LINNET_OK)
         return status;
+    status = linnet_lmdb_check(store->path, MAP_BYTES, NEXT_STEP, err);
+    if (status != LINNET_OK)
+        return status;
     int rc = mdb_env_create(&store->env);
     if (rc == 0)
         rc = mdb_env_set_mapsize(store->env, MAP_BYTES);
@@ -245,6 +251,8 @@ linnet_status linnet_kv_open_lmdb(const char *state_directory, bool create, linn
     status = create ? linnet_directory_create(state_directory, err) : must_exist(store, state_directory, err);
     if (status == LINNET_OK)
         status = take_lock(store, state_directory, err);
+    if (status == LINNET_OK && create)
+        linnet_lmdb_clear_unborn(store->path);
     if (status == LINNET_OK)
         status = open_env(store, false, err);
     if (status == LINNET_OK)

@@ -171,6 +171,74 @@ static void a_state_of_a_newer_version_is_left_alone(void **state)
     must_fail("newer", "$C status --state new-device");
 }
 
+/* What a disk makes of a store: bytes from `first` on become others, or the file ends at `n_left`. */
+static const struct damage {
+    const char *name;
+    size_t first, n_bytes, n_left;
+} damages[] = {
+    {"the first meta page", 0, 4096, SIZE_MAX},
+    {"the second meta page", 4096, 4096, SIZE_MAX},
+    {"both meta pages", 0, 8192, SIZE_MAX},
+    {"one number of the first meta page", 140, 8, SIZE_MAX},
+    {"one number of the second meta page", 4096 + 140, 8, SIZE_MAX},
+    {"the pages behind them", 8192, SIZE_MAX, SIZE_MAX},
+    {"a cut in the first page", 0, 0, 100},
+    {"a cut behind the first page", 0, 0, 4096},
+    {"a cut behind the meta pages", 0, 0, 8192},
+    {"a cut in the middle", 0, 0, 5 * 4096 + 100},
+};
+
+static void damage_file(const char *name, const linnet_buffer *good, const struct damage *d)
+{
+    linnet_buffer bad = {0};
+    linnet_buffer_append(&bad, good->bytes, d->n_left < good->n_bytes ? d->n_left : good->n_bytes);
+    assert_false(bad.failed);
+    for (size_t i = d->first; i < bad.n_bytes && i - d->first < d->n_bytes; i++)
+        bad.bytes[i] ^= (uint8_t)(0xa5 + i % 7);
+    put_file(name, bad.bytes, bad.n_bytes);
+    linnet_buffer_release(&bad);
+}
+
+static void a_damaged_store_is_said_and_crashes_nothing(void **state)
+{
+    (void)state;
+    make_plain_task("worn-task");
+    server s = serve("worn-task", 0, "");
+    enroll("worn-device", "worn-task", s.port);
+    must_do("$C run --state worn-device --model $M --data few.jsonl --policy plain.policy --once --quiet");
+    stop(&s, SIGTERM);
+    linnet_buffer store = take_file("worn-task/store/data.mdb"), kv = take_file("worn-device/device.mdb");
+    assert_true(store.n_bytes > 6 * 4096 && kv.n_bytes > 6 * 4096);
+    for (size_t i = 0; i < ARRAY_LEN(damages); i++) {
+        print_message("  %s\n", damages[i].name);
+        damage_file("worn-task/store/data.mdb", &store, &damages[i]);
+        damage_file("worn-device/device.mdb", &kv, &damages[i]);
+        static const char *const commands[] = {"serve --listen 127.0.0.1:0", "status", "invite"};
+        for (size_t j = 0; j < ARRAY_LEN(commands); j++) {
+            must_fail("worn-task/store/data.mdb' is damaged: it ", "$K %s --state worn-task", commands[j]);
+            must_fail("restore the state from a backup", "$K %s --state worn-task", commands[j]);
+        }
+        static const char *const device_commands[] = {"run --model $M --data few.jsonl", "status"};
+        for (size_t j = 0; j < ARRAY_LEN(device_commands); j++) {
+            must_fail("worn-device/device.mdb' is damaged: it ", "$C %s --state worn-device",
+                      device_commands[j]);
+            must_fail("'forget' it and enroll as a new device", "$C %s --state worn-device",
+                      device_commands[j]);
+        }
+    }
+    put_file("worn-task/store/data.mdb", store.bytes, store.n_bytes);
+    put_file("worn-device/device.mdb", kv.bytes, kv.n_bytes);
+    must_do("$K status --state worn-task"); /* nothing was changed by the looking */
+    must_do("$C status --state worn-device");
+    damage_file("worn-device/device.mdb", &kv, &damages[2]);
+    must_do("$C forget --state worn-device --yes"); /* the next step works */
+    s = serve("worn-task", 0, "");
+    enroll("worn-device", "worn-task", s.port);
+    stop(&s, SIGTERM);
+    linnet_buffer_release(&store);
+    linnet_buffer_release(&kv);
+}
+
 /* ---- disks ---- */
 
 static int count_rounds(const char *coordinator, const char *round_state)
@@ -574,6 +642,7 @@ int main(void)
         cmocka_unit_test_teardown(a_state_in_use_is_not_used_twice, acceptance_clean),
         cmocka_unit_test_teardown(a_state_that_is_none_names_the_next_step, acceptance_clean),
         cmocka_unit_test_teardown(a_state_of_a_newer_version_is_left_alone, acceptance_clean),
+        cmocka_unit_test_teardown(a_damaged_store_is_said_and_crashes_nothing, acceptance_clean),
         cmocka_unit_test_teardown(a_full_disk_of_the_coordinator_delays_and_loses_nothing, clean_disk),
         cmocka_unit_test_teardown(a_coordinator_that_may_not_write_answers_and_goes_on_later,
                                   acceptance_clean),
