@@ -2,6 +2,7 @@
 /* Running the built programs from tests. Every child is known by its pid and ended by it; a deadline guards
  * every wait, so that a program that hangs is a failure with a name and not a stuck suite. */
 #include "acceptance.h"
+#include "runtime_directory.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -46,7 +47,7 @@ int acceptance_set_up(void **state)
         if (setenv(names[i].name, names[i].value, 1) != 0)
             return -1;
     (void)signal(SIGPIPE, SIG_IGN); /* peers that hang up are part of the game */
-    if (!mkdtemp(scratch) || chdir(scratch) != 0)
+    if (runtime_directory_make() != 0 || !mkdtemp(scratch) || chdir(scratch) != 0)
         return -1;
     put_text("tiny.ini", tiny_plan);
     put_text("plain.policy", "[policy]\nallow_plain = on\n");
@@ -69,7 +70,13 @@ int acceptance_tear_down(void **state)
     char line[64];
     (void)acceptance_clean(state);
     (void)snprintf(line, sizeof(line), "rm -rf %s", scratch);
-    return chdir("/") == 0 ? system(line) : -1;
+    int removed = runtime_directory_remove();
+    return chdir("/") == 0 && removed == 0 ? system(line) : -1;
+}
+
+int count_round_keys(void)
+{
+    return runtime_directory_count();
 }
 
 linnet_buffer take_file(const char *name)

@@ -35,6 +35,9 @@ void put_file(const char *name, const void *bytes, size_t n_bytes);
 void put_text(const char *name, const char *text);
 bool file_exists(const char *name);
 
+/** How many devices of this program have a round key outside their state; -1: there is no place for one. */
+int count_round_keys(void);
+
 /* ---- commands that end by themselves ---- */
 typedef struct outcome {
     int status; /* exit status, 128 + the signal that ended it, or -1: it did not end and was killed */
