@@ -33,8 +33,8 @@ struct relay {
     int fds[CONNECTIONS_MAX];
     size_t n_workers, n_records, n_proxied;
     record records[RELAY_RECORDS_MAX];
-    char lost_path[128], altered_path[128];
-    int n_lost;
+    char lost_path[128], altered_path[128], swallowed_path[128];
+    int n_lost, n_swallowed;
     bool alters_some;
     linnet_rng dice;
     size_t n_repeats, n_repeated, n_failures;
@@ -48,7 +48,7 @@ typedef struct job {
 
 /* What becomes of one request. */
 typedef struct treatment {
-    bool is_lost, is_answer_altered, is_repeated;
+    bool is_lost, is_swallowed, is_answer_altered, is_repeated;
 } treatment;
 
 /* ---- messages ---- */
@@ -162,6 +162,8 @@ static treatment note_request(relay *r, linnet_buffer *m, bool was_proxied)
     }
     t.is_lost = r->n_lost > 0 && strcmp(r->lost_path, path) == 0;
     r->n_lost -= t.is_lost;
+    t.is_swallowed = r->n_swallowed > 0 && strcmp(r->swallowed_path, path) == 0;
+    r->n_swallowed -= t.is_swallowed;
     uint64_t fate = is_sealed && r->alters_some ? linnet_rng_below(&r->dice, ALTER_ONE_IN) : 2;
     if (strcmp(r->altered_path, path) == 0 || fate == 0)
         flip_body(m);
@@ -222,6 +224,10 @@ static void *serve_connection(void *context)
     while (up >= 0 && receive(j->fd, &m)) {
         bool was_proxied = make_origin_form(&m);
         const treatment t = note_request(j->relay, &m, was_proxied);
+        if (t.is_swallowed) {
+            (void)receive(j->fd, &m); /* until the peer hangs up, or the test ends */
+            break;
+        }
         linnet_buffer canned = canned_answer(j->relay);
         if (canned.bytes) {
             (void)send_all(j->fd, &canned); /* whoever has read enough may hang up */
@@ -316,6 +322,22 @@ void relay_lose_answers(relay *r, const char *path, int n)
     (void)snprintf(r->lost_path, sizeof(r->lost_path), "%s", path);
     r->n_lost = n;
     (void)pthread_mutex_unlock(&r->lock);
+}
+
+void relay_swallow(relay *r, const char *path, int n)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    (void)snprintf(r->swallowed_path, sizeof(r->swallowed_path), "%s", path);
+    r->n_swallowed = n;
+    (void)pthread_mutex_unlock(&r->lock);
+}
+
+int relay_n_to_swallow(relay *r)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    int n = r->n_swallowed;
+    (void)pthread_mutex_unlock(&r->lock);
+    return n;
 }
 
 void relay_alter(relay *r, const char *path)

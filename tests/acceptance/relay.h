@@ -22,6 +22,10 @@ int relay_port(const relay *r);
 
 /** The next n answers to requests with this path are not passed on: the connection closes. */
 void relay_lose_answers(relay *r, const char *path, int n);
+/** The next n requests to this path are swallowed: no answer, and the connection stays open. */
+void relay_swallow(relay *r, const char *path, int n);
+/** How many of them are to come yet. */
+int relay_n_to_swallow(relay *r);
 /** From now on flip one bit in the middle of every body that goes to this path (NULL: no more). */
 void relay_alter(relay *r, const char *path);
 /** From now on flip one bit in the middle of every fifth sealed request, drawn from a fixed seed, and of

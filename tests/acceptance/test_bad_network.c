@@ -516,6 +516,26 @@ static void what_never_arrives_whole_voids_one_masked_round(void **state)
     stop(&s, SIGTERM);
 }
 
+/* A connection that stands still costs a part of the phase, and not the round. */
+static void a_connection_that_dies_silently_does_not_cost_the_round(void **state)
+{
+    (void)state;
+    const fleet_profile *secure = &profiles[0];
+    (void)calm_adapter(secure);
+    make_profile_task("q-task", secure);
+    server s = serve("q-task", 0, "");
+    relay *r = relay_start(s.port);
+    enroll_over(member("q-task", 0), "q-task", r);
+    for (int i = 1; i < secure->n_members; i++)
+        enroll(member("q-task", i), "q-task", s.port);
+    relay_swallow(r, LINNET_PATH_UPLOAD, 1);
+    finish_rounds("q-task", "q-task", secure, 1, 1);
+    assert_int_equal(relay_n_to_swallow(r), 0);
+    check_round("q-task", secure);
+    relay_stop(r);
+    stop(&s, SIGTERM);
+}
+
 /* ---- noise ---- */
 
 static void a_body_over_the_cap_is_turned_away(void **state)
@@ -715,6 +735,7 @@ int main(void)
         cmocka_unit_test_teardown(a_copied_device_counts_as_one, acceptance_clean),
         cmocka_unit_test_teardown(a_replayed_message_counts_nothing_twice, acceptance_clean),
         cmocka_unit_test_teardown(an_altered_message_changes_nothing, acceptance_clean),
+        cmocka_unit_test_teardown(a_connection_that_dies_silently_does_not_cost_the_round, acceptance_clean),
         cmocka_unit_test_teardown(what_never_arrives_whole_voids_one_masked_round, acceptance_clean),
         cmocka_unit_test_teardown(a_body_over_the_cap_is_turned_away, acceptance_clean),
         cmocka_unit_test_teardown(noise_is_answered_and_forgotten, acceptance_clean),
