@@ -522,7 +522,7 @@ int dial(int port)
     return fd;
 }
 
-int http_status(int port, const void *bytes, size_t n_bytes)
+static int first_status(int port, const void *bytes, size_t n_bytes, int64_t patience_ms)
 {
     char answer[64] = "";
     size_t n = 0;
@@ -535,7 +535,7 @@ int http_status(int port, const void *bytes, size_t n_bytes)
         at += sent;
         n_bytes -= (size_t)sent;
     }
-    for (int64_t until = now_ms() + 5000; n < 12 && now_ms() < until;) {
+    for (int64_t until = now_ms() + patience_ms; n < 12 && now_ms() < until;) {
         struct pollfd waiting = {.fd = fd, .events = POLLIN};
         if (poll(&waiting, 1, 100) <= 0)
             continue;
@@ -548,6 +548,16 @@ int http_status(int port, const void *bytes, size_t n_bytes)
     }
     (void)close(fd);
     return n >= 12 && strncmp(answer, "HTTP/1.1 ", 9) == 0 ? atoi(answer + 9) : status;
+}
+
+int http_status(int port, const void *bytes, size_t n_bytes)
+{
+    return first_status(port, bytes, n_bytes, DEADLINE_MS);
+}
+
+int http_probe(int port, const void *bytes, size_t n_bytes)
+{
+    return first_status(port, bytes, n_bytes, 5000);
 }
 
 int http_post(int port, const char *path, const void *body, size_t n_body)

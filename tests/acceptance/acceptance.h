@@ -130,9 +130,11 @@ const char *calm_adapter(const fleet_profile *profile);
 /* ---- raw HTTP ---- */
 /** Connect to a port of loopback. */
 int dial(int port);
-/** Send bytes on a new connection; the status of the first answer, 0: closed without one, -1: neither in five
- * seconds. */
+/** Send a request on a new connection; the status of the first answer, 0: closed without one, -1: neither up
+ * to the deadline. */
 int http_status(int port, const void *bytes, size_t n_bytes);
+/** The same for what may be no whole request, so that the server waits for more: -1 after five seconds. */
+int http_probe(int port, const void *bytes, size_t n_bytes);
 int http_post(int port, const char *path, const void *body, size_t n_body);
 
 #endif
