@@ -442,10 +442,24 @@ static linnet_status open_run(run *r, linnet_error *err)
     return status == LINNET_OK ? write_installed(r, err) : status;
 }
 
+/* A device that has no round any more needs no round key; if it is ever started again, that is as after a
+ * reboot. Between rounds the file stays: it tells a restored backup. */
+static void close_vault(run *r)
+{
+    linnet_device_report report = {.phase = ""};
+    if (r->device)
+        linnet_device_status(r->device, &report);
+    bool is_over = strcmp(report.phase, "finished") == 0 || strcmp(report.phase, "revoked") == 0;
+    linnet_device_destroy(r->device);
+    if (is_over)
+        linnet_round_vault_forget(r->vault);
+    else
+        linnet_round_vault_close(r->vault);
+}
+
 static void close_run(run *r)
 {
-    linnet_device_destroy(r->device);
-    linnet_round_vault_close(r->vault);
+    close_vault(r);
     linnet_budget_ledger_close(r->ledger);
     linnet_consortium_release(&r->consortium);
     linnet_arena_destroy(r->arena);

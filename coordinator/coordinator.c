@@ -562,6 +562,7 @@ static linnet_status serve_begin(linnet_coordinator *c, int64_t now_ms, linnet_e
         linnet_spool_sweep(c, &round.number, is_alive ? 1 : 0);
     if (status != LINNET_OK)
         return status;
+    linnet_server_state_sweep(c);
     return linnet_channel_keys_rotate(c, (uint64_t)(now_ms / 1000), &next_s, err);
 }
 

@@ -12,6 +12,7 @@
 
 #include "linnet/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,6 +127,50 @@ static linnet_status momentum_write(const linnet_coordinator *c, const linnet_se
         *ret_name = name;
     linnet_buffer_release(&bytes);
     return status;
+}
+
+void linnet_server_state_drop(const linnet_coordinator *c, const linnet_hash *name)
+{
+    char path[4096], hex[2 * LINNET_HASH_BYTES + 1];
+    linnet_hex_write(name->bytes, sizeof(name->bytes), hex);
+    if (!hash_is_zero(name) && linnet_coordinator_path(c, path, "server/%s", hex))
+        (void)unlink(path); /* what stays goes with the next start */
+}
+
+/* The name of the newest release's state. */
+static linnet_status state_now(const linnet_coordinator *c, linnet_hash *ret_name)
+{
+    linnet_store_txn *txn = NULL;
+    linnet_release_row row;
+    uint64_t version;
+    linnet_status status = linnet_store_read_begin(c->store, &txn, NULL);
+    if (status != LINNET_OK)
+        return status;
+    status = linnet_config_get_u64(txn, "version", &version, NULL);
+    if (status == LINNET_OK)
+        status = linnet_release_get(txn, version, &row, NULL);
+    if (status == LINNET_OK)
+        *ret_name = row.server_state;
+    linnet_store_read_end(txn);
+    return status;
+}
+
+void linnet_server_state_sweep(const linnet_coordinator *c)
+{
+    char path[4096], hex[2 * LINNET_HASH_BYTES + 1];
+    linnet_hash name;
+    DIR *dir = linnet_coordinator_path(c, path, "server") ? opendir(path) : NULL;
+    if (!dir)
+        return;
+    if (state_now(c, &name) == LINNET_OK) { /* else nobody knows what is of use */
+        linnet_hex_write(name.bytes, sizeof(name.bytes), hex);
+        for (const struct dirent *entry = readdir(dir); entry; entry = readdir(dir))
+            if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+                strcmp(entry->d_name, hex) != 0 &&
+                linnet_coordinator_path(c, path, "server/%s", entry->d_name))
+                (void)unlink(path);
+    }
+    (void)closedir(dir);
 }
 
 /* ---- the step ---- */
@@ -382,16 +427,6 @@ static void loss_of(publish_job *job)
             (double)lanes[LINNET_LANE_LOSS] / LINNET_LANE_LOSS_SCALE / (double)lanes[LINNET_LANE_LOSS_WEIGHT];
 }
 
-/* The state file that only the closed round's start named is of no use any more. */
-static void old_state_drop(const linnet_coordinator *c, const linnet_hash *old, const linnet_hash *current)
-{
-    char path[4096], hex[2 * LINNET_HASH_BYTES + 1];
-    linnet_hex_write(old->bytes, sizeof(old->bytes), hex);
-    if (!hash_is_zero(old) && !linnet_hash_equal(old, current) &&
-        linnet_coordinator_path(c, path, "server/%s", hex))
-        (void)unlink(path);
-}
-
 /* Cohorts side by side; what a single device did is in no log. */
 static void tell_influence(const publish_job *job)
 {
@@ -433,7 +468,6 @@ static linnet_status void_all(publish_job *job, linnet_error *err)
 static linnet_status publish_job_run(publish_job *job, linnet_status combined, linnet_error *err)
 {
     linnet_coordinator *c = job->coordinator;
-    linnet_hash start, start_state = {{0}};
     linnet_status status = combined;
     if (status == LINNET_OK) {
         loss_of(job);
@@ -443,11 +477,11 @@ static linnet_status publish_job_run(publish_job *job, linnet_status combined, l
         return void_all(job, err);
     if (status == LINNET_OK)
         status = linnet_store_update(c->store, publish, job, err);
-    if (status != LINNET_OK || job->is_stale)
+    if (status != LINNET_OK)
         return status;
-    tell_end(job);
-    if (start_load(c, job->rounds[0].version, &start, &start_state, NULL) == LINNET_OK)
-        old_state_drop(c, &start_state, &job->server_state);
+    if (!job->is_stale)
+        tell_end(job);
+    linnet_server_state_sweep(c);
     return LINNET_OK;
 }
 

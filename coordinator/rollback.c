@@ -11,6 +11,7 @@ typedef struct rollback_job {
     uint64_t wanted; /* UINT64_MAX: the newest that differs */
     int64_t now_ms;
     uint64_t from, to, version; /* out */
+    linnet_hash old_state;      /* out: of the optimiser, before */
 } rollback_job;
 
 /* The newest release before `version` with another adapter than this one's. */
@@ -71,6 +72,7 @@ static linnet_status rollback(linnet_store_txn *txn, void *context, linnet_error
     if (status != LINNET_OK)
         return status;
     previous = present.hash;
+    job->old_state = present.server_state;
     job->version = job->from + 1;
     status = linnet_rounds_end_all(c, txn, job->now_ms, err);
     if (status == LINNET_OK)
@@ -89,6 +91,8 @@ linnet_status linnet_coordinator_rollback(linnet_coordinator *c, uint64_t versio
     linnet_status status = linnet_store_update(c->store, rollback, &job, err);
     if (status != LINNET_OK)
         return status;
+    linnet_server_state_drop(
+        c, &job.old_state); /* that of the release gone back to is gone since its own step */
     linnet_coordinator_say(c, 4, "rolled back: version %llu has the adapter of version %llu",
                            (unsigned long long)job.version, (unsigned long long)job.to);
     *ret_version = job.version;

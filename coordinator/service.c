@@ -244,7 +244,8 @@ static linnet_status handle_opened(linnet_coordinator *c, int64_t now_ms, const 
         linnet_reply_release(&reply);
         reply = (linnet_reply){0};
         linnet_coordinator_say(c, 4, "disk full: a request waits (%s)", err->message);
-        linnet_reply_set(&reply, LINNET_ANSWER_NO_SPACE, "the coordinator's disk is full");
+        linnet_reply_set(&reply, LINNET_ANSWER_NO_SPACE,
+                         "the coordinator's disk is full; its operator has to make room");
         reply.answer.retry_after_ms = 30000;
         status = LINNET_OK;
     }

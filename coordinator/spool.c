@@ -131,7 +131,8 @@ static linnet_status append(int fd, const linnet_hash *echo, uint64_t offset, co
     if (fstat(fd, &st) != 0)
         return linnet_fail_errno(err, errno, "cannot look at the spool");
     if (fstatvfs(fd, &disk) == 0 && (uint64_t)disk.f_bavail * disk.f_frsize < FREE_BYTES_MIN + n_raw)
-        return linnet_fail(err, LINNET_ERR_NO_SPACE, "less than 4 MiB left on the spool's disk");
+        return linnet_fail(err, LINNET_ERR_NO_SPACE,
+                           "less than 4 MiB left on the spool's disk: make room on it");
     uint64_t before = (uint64_t)st.st_size, size = before;
     linnet_status status = claim(fd, &size, echo, err);
     uint64_t length = size - HEAD_BYTES;

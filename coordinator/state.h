@@ -344,6 +344,11 @@ linnet_status linnet_publish_release(linnet_coordinator *coordinator, linnet_sto
                                      const linnet_hash *previous, const linnet_hash *adapter,
                                      const linnet_hash *server_state, linnet_hash *ret_hash,
                                      linnet_error *err) LINNET_NODISCARD;
+/** Remove the file of a server optimiser's state that no release needs any more; zero: there is none. */
+void linnet_server_state_drop(const linnet_coordinator *coordinator, const linnet_hash *name);
+/** Remove every such file but the newest release's. Only for who serves: it alone writes them, and a file is
+ * there before a row names it. */
+void linnet_server_state_sweep(const linnet_coordinator *coordinator);
 /** From a frozen round to the next release and the next round. */
 linnet_status linnet_publish_round(linnet_coordinator *coordinator, const linnet_round_row *round,
                                    int64_t now_ms, linnet_error *err) LINNET_NODISCARD;

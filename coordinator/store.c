@@ -7,6 +7,7 @@
 #include "store.h"
 
 #include "linnet/file.h"
+#include "linnet/lmdb_check.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -104,6 +105,17 @@ static linnet_status store_fail(linnet_error *err, int rc, const char *doing)
 
 /* ---- opening ---- */
 
+static linnet_status check_file(const char *directory, bool create, linnet_error *err)
+{
+    char *path = linnet_path_join(directory, "data.mdb");
+    if (path && create)
+        linnet_lmdb_clear_unborn(path);
+    linnet_status status = path ? linnet_lmdb_check(path, MAP_BYTES, "restore the state from a backup", err)
+                                : linnet_fail(err, LINNET_ERR_NOMEM, "path");
+    free(path);
+    return status;
+}
+
 static linnet_status env_open(linnet_store *store, const char *directory, bool create, bool durable,
                               linnet_error *err)
 {
@@ -112,6 +124,9 @@ static linnet_status env_open(linnet_store *store, const char *directory, bool c
     linnet_status status =
         lock ? linnet_file_reserve(lock, LOCK_BYTES, err) : linnet_fail(err, LINNET_ERR_NOMEM, "path");
     free(lock);
+    if (status != LINNET_OK)
+        return status;
+    status = check_file(directory, create, err);
     if (status != LINNET_OK)
         return status;
     int rc = mdb_env_create(&store->env);
@@ -277,7 +292,8 @@ static linnet_status space_check(const linnet_store *store, linnet_error *err)
 {
     struct statvfs disk;
     if (statvfs(store->directory, &disk) == 0 && (uint64_t)disk.f_bavail * disk.f_frsize < FREE_BYTES_MIN)
-        return linnet_fail(err, LINNET_ERR_NO_SPACE, "store: less than 1 MiB left on the disk of '%s'",
+        return linnet_fail(err, LINNET_ERR_NO_SPACE,
+                           "store: less than 1 MiB left on the disk of '%s': make room on it",
                            store->directory);
     return LINNET_OK;
 }

@@ -350,7 +350,8 @@ linnet_status linnet_uploads_handle(linnet_coordinator *c, int64_t now_ms, const
     (void)pthread_mutex_unlock(turn);
     if (status == LINNET_ERR_NO_SPACE) {
         linnet_coordinator_say(c, 4, "disk full: an upload waits (%s)", err ? err->message : "");
-        linnet_reply_set(reply, LINNET_ANSWER_NO_SPACE, "the coordinator's disk is full");
+        linnet_reply_set(reply, LINNET_ANSWER_NO_SPACE,
+                         "the coordinator's disk is full; its operator has to make room");
         reply->answer.retry_after_ms = NO_SPACE_RETRY_MS;
         return LINNET_OK;
     }

@@ -91,7 +91,8 @@ static linnet_status record_append(linnet_coordinator *c, const record *r, linne
     if (n < 0)
         return io_fail(c, "write to", err);
     if (n != sizeof(bytes)) /* the next record takes its place */
-        return linnet_fail(err, LINNET_ERR_NO_SPACE, "no room for the log '%s'", c->witness_path);
+        return linnet_fail(err, LINNET_ERR_NO_SPACE, "no room for the log '%s': make room on its disk",
+                           c->witness_path);
     if (c->is_durable && fsync(c->witness_fd) != 0)
         return linnet_fail(err, LINNET_ERR_IO, "fsync of the log '%s' failed: what is on disk is unknown",
                            c->witness_path);

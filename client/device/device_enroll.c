@@ -121,7 +121,7 @@ linnet_status linnet_device_enroll(linnet_kv *kv, linnet_http_fn *http, void *ht
                            sizeof(record.url) - 1);
     linnet_status status = prepare(kv, invite, coordinator_url, device_class, &record, &identity, err);
     if (status == LINNET_OK)
-        status = device_hello(http, http_context, &record, false, &storage, &hello, err);
+        status = device_hello(http, http_context, 0, &record, false, &storage, &hello, err);
     if (status == LINNET_OK)
         status = exchange(http, http_context, &hello, identity, &record, err);
     if (status == LINNET_OK) {

@@ -80,8 +80,11 @@ linnet_status device_request(const request_route *route, const linnet_frame *fra
                                      body.n_bytes, &sealed, &exchange, err);
     if (status != LINNET_OK)
         goto done;
-    const linnet_http_request request = {
-        .method = "POST", .path = route->path, .body = sealed.bytes, .n_body = sealed.n_bytes};
+    const linnet_http_request request = {.method = "POST",
+                                         .path = route->path,
+                                         .body = sealed.bytes,
+                                         .n_body = sealed.n_bytes,
+                                         .stall_s = route->stall_s};
     result.n_sent = sealed.n_bytes;
     if (route->http(route->http_context, &request, LINNET_RESPONSE_BYTES_MAX, &response, err) != LINNET_OK) {
         status = LINNET_ERR_AGAIN; /* err says what the network did */
@@ -112,7 +115,8 @@ linnet_status device_exchange_sealed(linnet_device *device, const char *path, co
                                  .channel_key = device->channel_key,
                                  .http = device->config.http,
                                  .http_context = device->config.http_context,
-                                 .path = path};
+                                 .path = path,
+                                 .stall_s = device_secure_stall_s(device)};
     linnet_error local = {0};
     request_result result = {0};
     linnet_status status = device_request(&route, frame, storage, &result, &local);
@@ -159,10 +163,11 @@ static linnet_status hello_check(const identity_record *pins, bool has_task, hel
     return LINNET_OK;
 }
 
-linnet_status device_hello(linnet_http_fn *http, void *http_context, const identity_record *pins,
-                           bool has_task, linnet_buffer *storage, hello_result *ret_result, linnet_error *err)
+linnet_status device_hello(linnet_http_fn *http, void *http_context, uint32_t stall_s,
+                           const identity_record *pins, bool has_task, linnet_buffer *storage,
+                           hello_result *ret_result, linnet_error *err)
 {
-    const linnet_http_request request = {.method = "GET", .path = LINNET_PATH_HELLO};
+    const linnet_http_request request = {.method = "GET", .path = LINNET_PATH_HELLO, .stall_s = stall_s};
     linnet_http_response response = {0};
     hello_result result = {0};
     linnet_status status = LINNET_OK;
@@ -193,8 +198,9 @@ linnet_status device_exchange_hello(linnet_device *device, linnet_error *err)
     linnet_buffer storage = {0};
     linnet_error remote = {0};
     hello_result r = {0};
-    linnet_status status = device_hello(device->config.http, device->config.http_context,
-                                        &device->identity_record, true, &storage, &r, &remote);
+    linnet_status status =
+        device_hello(device->config.http, device->config.http_context, device_secure_stall_s(device),
+                     &device->identity_record, true, &storage, &r, &remote);
     device->record.bytes_down += r.n_received;
     if (status == LINNET_ERR_NOMEM) {
         linnet_buffer_release(&storage);

@@ -213,6 +213,7 @@ typedef struct request_route {
     void *http_context;
     const char *path;
     linnet_buffer *raw; /* gets the raw part of the answer; NULL: not wanted */
+    uint32_t stall_s;   /* as in linnet_http_request */
 } request_route;
 typedef struct request_result {
     linnet_answer answer; /* borrows from storage */
@@ -233,9 +234,9 @@ typedef struct hello_result {
     uint32_t retry_after_s;
     size_t n_received;
 } hello_result;
-linnet_status device_hello(linnet_http_fn *http, void *http_context, const identity_record *pins,
-                           bool has_task, linnet_buffer *storage, hello_result *ret_result,
-                           linnet_error *err) LINNET_NODISCARD;
+linnet_status device_hello(linnet_http_fn *http, void *http_context, uint32_t stall_s,
+                           const identity_record *pins, bool has_task, linnet_buffer *storage,
+                           hello_result *ret_result, linnet_error *err) LINNET_NODISCARD;
 /** Keep a newer channel key and a newer revocation list; the device may find itself revoked. */
 linnet_status device_take_lists(linnet_device *device, const uint8_t *channel_key, size_t n_channel_key,
                                 const uint8_t *revocation, size_t n_revocation,
@@ -339,6 +340,9 @@ linnet_status device_secure_poll(linnet_device *device, linnet_error *err) LINNE
 /** The longest wait of those who are in a round, whose phases go on: after an upload, whose answer names the
  * pace of who has nothing to do, and after failures. */
 uint64_t device_secure_delay(const linnet_device *device, uint64_t retry_after_ms);
+/** How long an exchange of who is in a round may stand still, as in linnet_http_request: a part of its phase,
+ * so that one dead connection does not cost the round. 0: in none. */
+uint32_t device_secure_stall_s(const linnet_device *device);
 /** The stored upload is damaged or gone: the round is lost. */
 linnet_status device_secure_lose(linnet_device *device, linnet_error *err) LINNET_NODISCARD;
 /** Name of the phase, or NULL where no round is in flight; round NULL: from the record alone. */

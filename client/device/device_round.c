@@ -500,7 +500,7 @@ static linnet_status take_upload_answer(linnet_device *device, const linnet_answ
     case LINNET_ANSWER_NO_SPACE:
         device_note(device, "the coordinator asks to wait: %.150s", answer->message);
         device->has_upload_offset = false;
-        device_back_off(device, answer->retry_after_ms);
+        device_back_off(device, device_secure_delay(device, answer->retry_after_ms));
         return LINNET_OK;
     }
     return LINNET_OK;

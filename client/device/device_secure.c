@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #define PATIENCE_PHASES 4 /* a coordinator that starts again gives each phase anew */
+#define STALL_PARTS 4     /* of a phase, after which an exchange without progress is tried anew */
 #define PACE_PARTS 8      /* polls of a phase, where the coordinator names no pace */
 
 /* How a round ends for this device. */
@@ -56,6 +57,12 @@ uint64_t device_secure_delay(const linnet_device *device, uint64_t retry_after_m
     uint64_t pace = pace_ms(device);
     bool is_in_round = device->round.machine || device->record.has_round;
     return is_in_round && pace > 0 && pace < retry_after_ms ? pace : retry_after_ms;
+}
+
+uint32_t device_secure_stall_s(const linnet_device *device)
+{
+    uint32_t phase_s = device_is_in_round(device) ? device->round.announcement.phase_s : 0;
+    return phase_s > 0 && phase_s < STALL_PARTS ? 1 : phase_s / STALL_PARTS;
 }
 
 static void begin_phase(linnet_device *device)
@@ -568,8 +575,9 @@ static linnet_status take_answer(linnet_device *device, uint32_t kind, const lin
                                  const linnet_buffer *raw, linnet_error *err)
 {
     secure_round *round = &device->round;
-    if (answer->code == LINNET_ANSWER_NO_SPACE) {
-        device_back_off(device, answer->retry_after_ms);
+    if (answer->code == LINNET_ANSWER_NO_SPACE) { /* room may come while there is still time */
+        device_note(device, "the coordinator asks to wait: %.150s", answer->message);
+        device_back_off(device, device_secure_delay(device, answer->retry_after_ms));
         return LINNET_OK;
     }
     device_wait(device, answer->retry_after_ms > 0 ? answer->retry_after_ms : pace_ms(device));

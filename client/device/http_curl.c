@@ -13,7 +13,7 @@
 #include "linnet/limits.h"
 
 #define CONNECT_SECONDS 20L
-#define STALL_SECONDS 60L /* below STALL_BYTES a second for so long: given up */
+#define STALL_SECONDS 60L /* below STALL_BYTES a second for so long: given up, where nobody asks for less */
 #define STALL_BYTES 16L
 #define RETRY_AFTER_MAX 86400
 
@@ -86,14 +86,17 @@ static bool set_options(linnet_http_client *client, const char *url, const linne
 {
     CURL *curl = client->curl;
     bool is_post = strcmp(request->method, "POST") == 0;
+    long stall_s =
+        request->stall_s > 0 && request->stall_s < STALL_SECONDS ? (long)request->stall_s : STALL_SECONDS;
+    long connect_s = stall_s < CONNECT_SECONDS ? stall_s : CONNECT_SECONDS;
     curl_easy_reset(curl); /* options go, connections stay */
     bool good = curl_easy_setopt(curl, CURLOPT_URL, url) == CURLE_OK &&
                 curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
                 curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
                 curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L) == CURLE_OK &&
-                curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, CONNECT_SECONDS) == CURLE_OK &&
+                curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, connect_s) == CURLE_OK &&
                 curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, STALL_BYTES) == CURLE_OK &&
-                curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, STALL_SECONDS) == CURLE_OK &&
+                curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, stall_s) == CURLE_OK &&
                 curl_easy_setopt(curl, CURLOPT_USERAGENT, "linnet/" LINNET_VERSION) == CURLE_OK &&
                 curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body) == CURLE_OK &&
                 curl_easy_setopt(curl, CURLOPT_WRITEDATA, r) == CURLE_OK &&

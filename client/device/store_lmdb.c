@@ -12,17 +12,23 @@
 #include <lmdb.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "linnet/file.h"
+#include "linnet/lmdb_check.h"
 
 #define NAME_BYTES_MAX 200
 #define FORMAT_NAME "format"
 #define FORMAT_VERSION 1
+#define NEXT_STEP                                                                                            \
+    "restore this state from a backup, or 'forget' it and enroll as a new device with a new invite"
 /* Address space, not disk: the file grows as needed. 32-bit devices have two or three gigabytes of it in all.
  */
 #define MAP_BYTES (sizeof(void *) == 8 ? (size_t)4 << 30 : (size_t)256 << 20)
 
+/* For the pages that a commit copies beside what it is given. */
+#define FREE_BYTES_MIN ((uint64_t)256 << 10)
 #define LOCK_BYTES ((size_t)12 << 10) /* LMDB's table of 126 readers, which it writes through a map */
 
 typedef struct lmdb_store {
@@ -92,6 +98,23 @@ static int put_one(const lmdb_store *store, MDB_txn *txn, const linnet_kv_item *
     return mdb_put(txn, store->dbi, &key, &value, 0);
 }
 
+/* LMDB calls a write that the disk cut short an I/O error, after which nobody could say what is on the disk:
+ * nothing is begun where that may happen. */
+static linnet_status space_check(const lmdb_store *store, const linnet_kv_item *items, size_t n_items,
+                                 linnet_error *err)
+{
+    struct statvfs disk;
+    uint64_t wanted = FREE_BYTES_MIN;
+    for (size_t i = 0; i < n_items; i++)
+        wanted += items[i].bytes ? items[i].n_bytes : 0;
+    if (statvfs(store->path, &disk) == 0 && (uint64_t)disk.f_bavail * disk.f_frsize < wanted)
+        return linnet_fail(err, LINNET_ERR_NO_SPACE,
+                           "write to '%s': No space left on device: fewer than %llu KiB are free; make room "
+                           "on its disk",
+                           store->path, (unsigned long long)(wanted >> 10));
+    return LINNET_OK;
+}
+
 static linnet_status lmdb_put(void *context, const linnet_kv_item *items, size_t n_items, linnet_error *err)
 {
     lmdb_store *store = context;
@@ -99,6 +122,9 @@ static linnet_status lmdb_put(void *context, const linnet_kv_item *items, size_t
     for (size_t i = 0; i < n_items; i++)
         if (items[i].name[0] == '\0' || strlen(items[i].name) > NAME_BYTES_MAX)
             return linnet_fail(err, LINNET_ERR_ARG, "store: a name has 1 to %d bytes", NAME_BYTES_MAX);
+    linnet_status space = space_check(store, items, n_items, err);
+    if (space != LINNET_OK)
+        return space;
     int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
     for (size_t i = 0; rc == 0 && i < n_items; i++)
         rc = put_one(store, txn, &items[i]);
@@ -153,6 +179,9 @@ static linnet_status open_env(lmdb_store *store, bool is_reader, linnet_error *e
     unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | (is_reader ? MDB_RDONLY : 0);
     int n_dead = 0;
     linnet_status status = reserve_lock(store, err);
+    if (status != LINNET_OK)
+        return status;
+    status = linnet_lmdb_check(store->path, MAP_BYTES, NEXT_STEP, err);
     if (status != LINNET_OK)
         return status;
     int rc = mdb_env_create(&store->env);
@@ -222,6 +251,8 @@ linnet_status linnet_kv_open_lmdb(const char *state_directory, bool create, linn
     status = create ? linnet_directory_create(state_directory, err) : must_exist(store, state_directory, err);
     if (status == LINNET_OK)
         status = take_lock(store, state_directory, err);
+    if (status == LINNET_OK && create)
+        linnet_lmdb_clear_unborn(store->path);
     if (status == LINNET_OK)
         status = open_env(store, false, err);
     if (status == LINNET_OK)

@@ -2,6 +2,7 @@
 /* Running the built programs from tests. Every child is known by its pid and ended by it; a deadline guards
  * every wait, so that a program that hangs is a failure with a name and not a stuck suite. */
 #include "acceptance.h"
+#include "runtime_directory.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -46,7 +47,7 @@ int acceptance_set_up(void **state)
         if (setenv(names[i].name, names[i].value, 1) != 0)
             return -1;
     (void)signal(SIGPIPE, SIG_IGN); /* peers that hang up are part of the game */
-    if (!mkdtemp(scratch) || chdir(scratch) != 0)
+    if (runtime_directory_make() != 0 || !mkdtemp(scratch) || chdir(scratch) != 0)
         return -1;
     put_text("tiny.ini", tiny_plan);
     put_text("plain.policy", "[policy]\nallow_plain = on\n");
@@ -69,7 +70,13 @@ int acceptance_tear_down(void **state)
     char line[64];
     (void)acceptance_clean(state);
     (void)snprintf(line, sizeof(line), "rm -rf %s", scratch);
-    return chdir("/") == 0 ? system(line) : -1;
+    int removed = runtime_directory_remove();
+    return chdir("/") == 0 && removed == 0 ? system(line) : -1;
+}
+
+int count_round_keys(void)
+{
+    return runtime_directory_count();
 }
 
 linnet_buffer take_file(const char *name)
@@ -392,15 +399,20 @@ void enroll(const char *device, const char *coordinator, int port)
             invite(coordinator));
 }
 
+pid_t start_seeded(const char *device, unsigned seed, const char *more)
+{
+    return start(
+        device,
+        "$C run --state %s --model $M --data few.jsonl --policy plain.policy --threads 1 --json --seed %u %s",
+        device, seed, more);
+}
+
 pid_t start_device(const char *device, const char *more)
 {
     unsigned seed = 0;
     for (const char *at = device; *at; at++)
         seed = seed * 31 + (unsigned char)*at;
-    return start(
-        device,
-        "$C run --state %s --model $M --data few.jsonl --policy plain.policy --threads 1 --json --seed %u %s",
-        device, seed % 100000, more);
+    return start_seeded(device, seed % 100000, more);
 }
 
 void await_count(const char *coordinator, const char *field, long long count)
@@ -428,6 +440,75 @@ void contribute(const char *device, int rounds)
     fail_msg("%s: status %d\n%s%s", device, status, (const char *)out.bytes, (const char *)err.bytes);
 }
 
+/* ---- a fleet whose sum is masked, or is not ---- */
+
+const fleet_profile profiles[2] = {{"secure", "tiny.ini", 3}, {"plain", "plain.ini", 2}};
+
+void make_profile_task(const char *state, const fleet_profile *profile)
+{
+    must_do("$K init --state %s --plan %s --model $M --quiet", state, profile->plan);
+}
+
+const char *member(const char *task, int i)
+{
+    static char name[64];
+    (void)snprintf(name, sizeof(name), "%s-device-%d", task, i);
+    return name;
+}
+
+void enroll_members(const char *task, const char *coordinator, const fleet_profile *profile, int port)
+{
+    for (int i = 0; i < profile->n_members; i++)
+        enroll(member(task, i), coordinator, port);
+}
+
+void start_members(const char *task, const fleet_profile *profile, const char *more, pid_t *ret_pids)
+{
+    for (int i = 0; i < profile->n_members; i++)
+        ret_pids[i] = start_seeded(member(task, i), 100 + (unsigned)i, more);
+}
+
+void stop_members(const fleet_profile *profile, const pid_t *pids)
+{
+    for (int i = 0; i < profile->n_members; i++)
+        assert_int_equal(end(pids[i], SIGTERM), 0);
+}
+
+void finish_rounds(const char *task, const char *coordinator, const fleet_profile *profile, int n_rounds,
+                   int n_accepted)
+{
+    pid_t pids[MEMBERS_MAX];
+    char more[32];
+    (void)snprintf(more, sizeof(more), "--rounds %d", n_rounds);
+    start_members(task, profile, more, pids);
+    for (int i = 0; i < profile->n_members; i++)
+        assert_int_equal(end(pids[i], 0), 0);
+    const outcome *o = run("$K rounds --state %s --json", coordinator);
+    assert_non_null(strstr(o->out, "\"state\":\"closed\""));
+    for (const char *at = o->out; (at = strstr(at, "\"state\":\"closed\"")) != NULL; at++)
+        assert_int_equal(atoi(strstr(at, "\"accepted\":") + 11), profile->n_members);
+    for (int i = 0; i < profile->n_members; i++)
+        assert_int_equal(number_of("accepted", "$C status --state %s --json", member(task, i)), n_accepted);
+    assert_int_equal(number_of("flaws", "$K audit --state %s --json", coordinator), 0);
+}
+
+const char *calm_adapter(const fleet_profile *profile)
+{
+    static char adapters[ARRAY_LEN(profiles)][65];
+    char task[32], *adapter = adapters[profile - profiles];
+    if (adapter[0])
+        return adapter;
+    (void)snprintf(task, sizeof(task), "calm-%s", profile->name);
+    make_profile_task(task, profile);
+    server s = serve(task, 0, "");
+    enroll_members(task, task, profile, s.port);
+    finish_rounds(task, task, profile, 1, 1);
+    (void)snprintf(adapter, sizeof(adapters[0]), "%s",
+                   text_of("adapter_hash", "$K status --state %s --json", task));
+    stop(&s, SIGTERM);
+    return adapter;
+}
+
 /* ---- raw HTTP ---- */
 
 int dial(int port)
@@ -441,7 +522,7 @@ int dial(int port)
     return fd;
 }
 
-int http_status(int port, const void *bytes, size_t n_bytes)
+static int first_status(int port, const void *bytes, size_t n_bytes, int64_t patience_ms)
 {
     char answer[64] = "";
     size_t n = 0;
@@ -454,7 +535,7 @@ int http_status(int port, const void *bytes, size_t n_bytes)
         at += sent;
         n_bytes -= (size_t)sent;
     }
-    for (int64_t until = now_ms() + 5000; n < 12 && now_ms() < until;) {
+    for (int64_t until = now_ms() + patience_ms; n < 12 && now_ms() < until;) {
         struct pollfd waiting = {.fd = fd, .events = POLLIN};
         if (poll(&waiting, 1, 100) <= 0)
             continue;
@@ -467,6 +548,16 @@ int http_status(int port, const void *bytes, size_t n_bytes)
     }
     (void)close(fd);
     return n >= 12 && strncmp(answer, "HTTP/1.1 ", 9) == 0 ? atoi(answer + 9) : status;
+}
+
+int http_status(int port, const void *bytes, size_t n_bytes)
+{
+    return first_status(port, bytes, n_bytes, DEADLINE_MS);
+}
+
+int http_probe(int port, const void *bytes, size_t n_bytes)
+{
+    return first_status(port, bytes, n_bytes, 5000);
 }
 
 int http_post(int port, const char *path, const void *body, size_t n_body)

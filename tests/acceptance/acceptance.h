@@ -35,6 +35,9 @@ void put_file(const char *name, const void *bytes, size_t n_bytes);
 void put_text(const char *name, const char *text);
 bool file_exists(const char *name);
 
+/** How many devices of this program have a round key outside their state; -1: there is no place for one. */
+int count_round_keys(void);
+
 /* ---- commands that end by themselves ---- */
 typedef struct outcome {
     int status; /* exit status, 128 + the signal that ended it, or -1: it did not end and was killed */
@@ -90,17 +93,48 @@ void enroll(const char *device, const char *coordinator, int port);
 /** linnet-client run in the background under plain.policy, seeded by the device's name, on the first records
  * of the bundled data. */
 pid_t start_device(const char *device, const char *more);
+/** The same with this seed, for what must come to the same bits under another name. */
+pid_t start_seeded(const char *device, unsigned seed, const char *more);
 /** Wait until the coordinator's status has field >= count. */
 void await_count(const char *coordinator, const char *field, long long count);
 /** Run a device to the end of so many rounds; it must do. */
 void contribute(const char *device, int rounds);
 
+/* ---- a fleet whose sum is masked, or is not ---- */
+
+#define MEMBERS_MAX 3
+
+typedef struct fleet_profile {
+    const char *name, *plan;
+    int n_members; /* all of a round */
+} fleet_profile;
+/** secure with tiny.ini, plain with plain.ini. */
+extern const fleet_profile profiles[2];
+
+void make_profile_task(const char *state, const fleet_profile *profile);
+/** The name of a task's i-th member, in a static buffer. */
+const char *member(const char *task, int i);
+/** Enrol all members of a task, whose coordinator's state may lie elsewhere, over a port. */
+void enroll_members(const char *task, const char *coordinator, const fleet_profile *profile, int port);
+/** Start all members; the i-th of any task draws from the same seed. */
+void start_members(const char *task, const fleet_profile *profile, const char *more, pid_t *ret_pids);
+/** End them all by SIGTERM. */
+void stop_members(const fleet_profile *profile, const pid_t *pids);
+/** All members contribute to this many rounds more; each counts once, on both sides, and n_accepted times
+ * with what it had given before. */
+void finish_rounds(const char *task, const char *coordinator, const fleet_profile *profile, int n_rounds,
+                   int n_accepted);
+/** The adapter that the first round of a profile comes to where nothing happens to it, as hex digits. */
+const char *calm_adapter(const fleet_profile *profile);
+
 /* ---- raw HTTP ---- */
 /** Connect to a port of loopback. */
 int dial(int port);
-/** Send bytes on a new connection; the status of the first answer, 0: closed without one, -1: neither in five
- * seconds. */
+/** Send a request on a new connection; the status of the first answer, 0: closed without one, -1: neither up
+ * to the deadline. */
 int http_status(int port, const void *bytes, size_t n_bytes);
+/** The same for what may be no whole request, so that the server waits for more: -1 after five seconds. */
+int http_probe(int port, const void *bytes, size_t n_bytes);
 int http_post(int port, const char *path, const void *body, size_t n_body);
 
 #endif

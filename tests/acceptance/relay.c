@@ -3,6 +3,8 @@
  * client and server: a head, a Content-Length, no other framing. */
 #include "relay.h"
 
+#include "linnet/rng.h"
+
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -16,6 +18,7 @@
 
 #define MESSAGE_MAX ((size_t)1 << 20)
 #define CONNECTIONS_MAX 256
+#define ALTER_ONE_IN 5
 
 typedef struct record {
     char path[128];
@@ -30,8 +33,11 @@ struct relay {
     int fds[CONNECTIONS_MAX];
     size_t n_workers, n_records, n_proxied;
     record records[RELAY_RECORDS_MAX];
-    char lost_path[128], altered_path[128];
-    int n_lost;
+    char lost_path[128], altered_path[128], swallowed_path[128];
+    int n_lost, n_swallowed;
+    bool alters_some;
+    linnet_rng dice;
+    size_t n_repeats, n_repeated, n_failures;
     linnet_buffer canned; /* borrowed bytes */
 };
 
@@ -39,6 +45,11 @@ typedef struct job {
     relay *relay;
     int fd;
 } job;
+
+/* What becomes of one request. */
+typedef struct treatment {
+    bool is_lost, is_swallowed, is_answer_altered, is_repeated;
+} treatment;
 
 /* ---- messages ---- */
 
@@ -128,11 +139,20 @@ static int dial_upstream(int port)
     return fd;
 }
 
-/* Keep a copy; alter the body if asked. True where the answer is to be lost. */
-static bool note_request(relay *r, linnet_buffer *m, bool was_proxied)
+static void flip_body(linnet_buffer *m)
+{
+    size_t n_head = relay_body_offset(m);
+    if (m->n_bytes > n_head)
+        m->bytes[n_head + (m->n_bytes - n_head) / 2] ^= 1;
+}
+
+/* Keep a copy; alter the body if asked. */
+static treatment note_request(relay *r, linnet_buffer *m, bool was_proxied)
 {
     char path[128];
+    treatment t = {0};
     path_of(m, path);
+    bool is_sealed = strncmp((const char *)m->bytes, "POST ", 5) == 0;
     (void)pthread_mutex_lock(&r->lock);
     r->n_proxied += was_proxied;
     if (r->n_records < RELAY_RECORDS_MAX) {
@@ -140,13 +160,52 @@ static bool note_request(relay *r, linnet_buffer *m, bool was_proxied)
         (void)snprintf(copy->path, sizeof(copy->path), "%s", path);
         linnet_buffer_append(&copy->bytes, m->bytes, m->n_bytes);
     }
-    bool is_lost = r->n_lost > 0 && strcmp(r->lost_path, path) == 0;
-    r->n_lost -= is_lost;
-    size_t n_head = relay_body_offset(m);
-    if (strcmp(r->altered_path, path) == 0 && m->n_bytes > n_head)
-        m->bytes[n_head + (m->n_bytes - n_head) / 2] ^= 1;
+    t.is_lost = r->n_lost > 0 && strcmp(r->lost_path, path) == 0;
+    r->n_lost -= t.is_lost;
+    t.is_swallowed = r->n_swallowed > 0 && strcmp(r->swallowed_path, path) == 0;
+    r->n_swallowed -= t.is_swallowed;
+    uint64_t fate = is_sealed && r->alters_some ? linnet_rng_below(&r->dice, ALTER_ONE_IN) : 2;
+    if (strcmp(r->altered_path, path) == 0 || fate == 0)
+        flip_body(m);
+    t.is_answer_altered = fate == 1;
+    t.is_repeated = is_sealed && r->n_repeats > 0;
     (void)pthread_mutex_unlock(&r->lock);
-    return is_lost;
+    return t;
+}
+
+/* The i-th newest sealed request, copied; false: there are not so many. */
+static bool newest_request(relay *r, size_t i, linnet_buffer *ret_copy)
+{
+    bool is_there = false;
+    linnet_buffer_clear(ret_copy);
+    (void)pthread_mutex_lock(&r->lock);
+    for (size_t j = r->n_records; j > 0 && i < r->n_repeats && !is_there; j--) {
+        const linnet_buffer *bytes = &r->records[j - 1].bytes;
+        if (strncmp((const char *)bytes->bytes, "POST ", 5) != 0 || i-- > 0)
+            continue;
+        linnet_buffer_append(ret_copy, bytes->bytes, bytes->n_bytes);
+        is_there = !ret_copy->failed;
+    }
+    (void)pthread_mutex_unlock(&r->lock);
+    return is_there;
+}
+
+/* Send again what came last; whatever is answered, it goes nowhere. */
+static bool repeat(relay *r, int up)
+{
+    linnet_buffer copy = {0}, answer = {0};
+    bool is_up = true;
+    for (size_t i = 0; is_up && newest_request(r, i, &copy); i++) {
+        is_up = send_all(up, &copy) && receive(up, &answer);
+        bool is_good = is_up && answer.n_bytes > 9 && answer.bytes[9] != '5';
+        (void)pthread_mutex_lock(&r->lock);
+        r->n_failures += !is_good;
+        r->n_repeated++;
+        (void)pthread_mutex_unlock(&r->lock);
+    }
+    linnet_buffer_release(&copy);
+    linnet_buffer_release(&answer);
+    return is_up;
 }
 
 static linnet_buffer canned_answer(relay *r)
@@ -164,13 +223,21 @@ static void *serve_connection(void *context)
     int up = dial_upstream(j->relay->to_port);
     while (up >= 0 && receive(j->fd, &m)) {
         bool was_proxied = make_origin_form(&m);
-        bool is_lost = note_request(j->relay, &m, was_proxied);
+        const treatment t = note_request(j->relay, &m, was_proxied);
+        if (t.is_swallowed) {
+            (void)receive(j->fd, &m); /* until the peer hangs up, or the test ends */
+            break;
+        }
         linnet_buffer canned = canned_answer(j->relay);
         if (canned.bytes) {
             (void)send_all(j->fd, &canned); /* whoever has read enough may hang up */
             break;
         }
-        if (!send_all(up, &m) || !receive(up, &m) || is_lost || !send_all(j->fd, &m))
+        if (!send_all(up, &m) || !receive(up, &m) || t.is_lost)
+            break;
+        if (t.is_answer_altered)
+            flip_body(&m);
+        if (!send_all(j->fd, &m) || (t.is_repeated && !repeat(j->relay, up)))
             break;
     }
     linnet_buffer_release(&m);
@@ -215,6 +282,7 @@ relay *relay_start(int to_port)
     if (!r)
         return NULL;
     r->to_port = to_port;
+    linnet_rng_init(&r->dice, 7, 1);
     (void)pthread_mutex_init(&r->lock, NULL);
     r->listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (r->listen_fd < 0 || bind(r->listen_fd, (const struct sockaddr *)&address, sizeof(address)) != 0 ||
@@ -256,11 +324,57 @@ void relay_lose_answers(relay *r, const char *path, int n)
     (void)pthread_mutex_unlock(&r->lock);
 }
 
+void relay_swallow(relay *r, const char *path, int n)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    (void)snprintf(r->swallowed_path, sizeof(r->swallowed_path), "%s", path);
+    r->n_swallowed = n;
+    (void)pthread_mutex_unlock(&r->lock);
+}
+
+int relay_n_to_swallow(relay *r)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    int n = r->n_swallowed;
+    (void)pthread_mutex_unlock(&r->lock);
+    return n;
+}
+
 void relay_alter(relay *r, const char *path)
 {
     (void)pthread_mutex_lock(&r->lock);
     (void)snprintf(r->altered_path, sizeof(r->altered_path), "%s", path ? path : "");
     (void)pthread_mutex_unlock(&r->lock);
+}
+
+void relay_alter_some(relay *r, bool does)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    r->alters_some = does;
+    (void)pthread_mutex_unlock(&r->lock);
+}
+
+void relay_repeat(relay *r, size_t n_newest)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    r->n_repeats = n_newest;
+    (void)pthread_mutex_unlock(&r->lock);
+}
+
+size_t relay_n_failures(relay *r)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    size_t n = r->n_failures;
+    (void)pthread_mutex_unlock(&r->lock);
+    return n;
+}
+
+size_t relay_n_repeated(relay *r)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    size_t n = r->n_repeated;
+    (void)pthread_mutex_unlock(&r->lock);
+    return n;
 }
 
 void relay_answer(relay *r, const void *bytes, size_t n_bytes)

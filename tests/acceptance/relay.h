@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define RELAY_RECORDS_MAX 512
+#define RELAY_RECORDS_MAX 1024
 
 typedef struct relay relay;
 
@@ -22,8 +22,21 @@ int relay_port(const relay *r);
 
 /** The next n answers to requests with this path are not passed on: the connection closes. */
 void relay_lose_answers(relay *r, const char *path, int n);
+/** The next n requests to this path are swallowed: no answer, and the connection stays open. */
+void relay_swallow(relay *r, const char *path, int n);
+/** How many of them are to come yet. */
+int relay_n_to_swallow(relay *r);
 /** From now on flip one bit in the middle of every body that goes to this path (NULL: no more). */
 void relay_alter(relay *r, const char *path);
+/** From now on flip one bit in the middle of every fifth sealed request, drawn from a fixed seed, and of
+ * every fifth answer to one. */
+void relay_alter_some(relay *r, bool does);
+/** From now on pass on every sealed request, and then send the server once more this many of the newest that
+ * came, itself and others', whose answers go nowhere. */
+void relay_repeat(relay *r, size_t n_newest);
+size_t relay_n_repeated(relay *r);
+/** How many answers to what was sent once more said that the server failed (5xx), or did not come. */
+size_t relay_n_failures(relay *r);
 /** From now on answer every request with these bytes and close (NULL: no more); borrowed until then. */
 void relay_answer(relay *r, const void *bytes, size_t n_bytes);
 

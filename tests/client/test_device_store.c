@@ -3,6 +3,7 @@
  * is full. */
 #include "linnet/device.h"
 #include "linnet/file.h"
+#include "linnet/rng.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -190,6 +191,170 @@ static void a_file_that_is_no_store_is_an_error(void **state)
     assert_non_null(strstr(err.message, "device.mdb"));
 }
 
+/* ---- damage ---- */
+
+enum { DAMAGED_VALUES = 40, LONG_VALUE = 9000 };
+
+typedef enum damage_outcome { DAMAGE_HARMLESS, DAMAGE_TOLD, DAMAGE_IN_VALUE, DAMAGE_STALE } damage_outcome;
+
+static const char *numbered(size_t i)
+{
+    static char name[64];
+    (void)snprintf(name, sizeof(name), "a-name-long-enough-to-need-branches-%zu", i);
+    return name;
+}
+
+/* A store of some commits, with long values, branches and free pages. */
+static void make_worn_store(void)
+{
+    static uint8_t bytes[LONG_VALUE];
+    linnet_kv kv = open_kv();
+    linnet_error err = {0};
+    for (uint8_t n = 1; n <= 5; n++)
+        for (size_t i = 0; i < DAMAGED_VALUES; i++) {
+            memset(bytes, n, sizeof(bytes));
+            size_t n_bytes = i % 10 == 3 ? LONG_VALUE : 100 + 17 * i;
+            linnet_kv_item item = {numbered(i), (i + n) % 7 == 0 ? NULL : bytes, n_bytes};
+            if (n == 5)
+                item.bytes = bytes; /* the last leaves all */
+            assert_ok(kv.put(kv.context, &item, 1, &err), &err);
+        }
+    kv.close(kv.context);
+}
+
+/* What a process makes of the store, by its exit status. */
+static damage_outcome use_damaged_store(void)
+{
+    linnet_kv kv = {0};
+    linnet_error err = {0};
+    damage_outcome found = DAMAGE_HARMLESS;
+    if (linnet_kv_open_lmdb(directory, false, &kv, &err) != LINNET_OK)
+        return strstr(err.message, "device.mdb") || strstr(err.message, directory) ? DAMAGE_TOLD : 99;
+    for (size_t i = 0; i < DAMAGED_VALUES; i++) {
+        linnet_buffer bytes = {0};
+        linnet_status status = kv.get(kv.context, numbered(i), &bytes, &err);
+        size_t n_wrong = 0;
+        for (size_t j = 0; j < bytes.n_bytes; j++)
+            n_wrong += bytes.bytes[j] != 5;
+        if (n_wrong > 1 && found == DAMAGE_HARMLESS)
+            found = DAMAGE_STALE;
+        if (status != LINNET_OK || bytes.n_bytes != (i % 10 == 3 ? LONG_VALUE : 100 + 17 * i) || n_wrong == 1)
+            found = DAMAGE_IN_VALUE;
+        linnet_buffer_release(&bytes);
+    }
+    (void)put_number(&kv, 1, &err); /* takes pages off the free list */
+    kv.close(kv.context);
+    return found;
+}
+
+static damage_outcome look_at_damage(const char *what, size_t at)
+{
+    int status = 0;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        _exit((int)use_damaged_store());
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (!WIFEXITED(status))
+        fail_msg("%s at byte %zu: the process died of signal %d", what, at, WTERMSIG(status));
+    assert_in_range(WEXITSTATUS(status), DAMAGE_HARMLESS, DAMAGE_STALE);
+    return (damage_outcome)WEXITSTATUS(status);
+}
+
+static void write_store(const linnet_buffer *bytes, size_t n_bytes)
+{
+    char path[128];
+    (void)snprintf(path, sizeof(path), "%s/device.mdb", directory);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes->bytes, 1, n_bytes, file), n_bytes);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void read_store(linnet_buffer *ret_bytes)
+{
+    char path[128];
+    linnet_error err = {0};
+    (void)snprintf(path, sizeof(path), "%s/device.mdb", directory);
+    assert_ok(linnet_file_read(path, 1 << 24, ret_bytes, &err), &err);
+}
+
+/* Each byte of the meta pages, and many of the others, with one bit turned; each length that a cut may leave.
+ * Whatever it is, it is told in words or does no harm: no signal, and never the values of an older commit. */
+static void no_damage_of_the_file_crashes_the_store(void **state)
+{
+    (void)state;
+    enum { META_BYTES = 15 * sizeof(size_t) + 32, PAGE = 4096 };
+    linnet_buffer good = {0};
+    linnet_rng rng;
+    uint32_t n_others = testing_size("bytes damaged", 500, 100), step = testing_size("cut every", 512, 4096);
+    linnet_rng_init(&rng, 8, 15);
+    make_worn_store();
+    read_store(&good);
+    assert_true(good.n_bytes > 20 * PAGE && good.n_bytes % PAGE == 0);
+    assert_int_equal(look_at_damage("none", 0), DAMAGE_HARMLESS);
+    size_t n_told = 0, n_meta_told = 0;
+    for (size_t i = 0; i < 2 * META_BYTES + n_others; i++) {
+        size_t at = i < META_BYTES       ? i
+                    : i < 2 * META_BYTES ? PAGE + i - META_BYTES
+                                         : 2 * PAGE + (size_t)linnet_rng_below(&rng, good.n_bytes - 2 * PAGE);
+        if (i >= 2 * META_BYTES && i % 2 == 0)
+            at = at / PAGE * PAGE + at % 32; /* headers more often than chance would have it */
+        uint8_t bit = (uint8_t)(1u << linnet_rng_below(&rng, 8));
+        good.bytes[at] ^= bit;
+        write_store(&good, good.n_bytes);
+        damage_outcome found = look_at_damage("one bit", at);
+        good.bytes[at] ^= bit;
+        if (found == DAMAGE_STALE || (found == DAMAGE_IN_VALUE && at < 2 * PAGE))
+            fail_msg("byte %zu: another commit's values came up", at);
+        n_told += found == DAMAGE_TOLD;
+        n_meta_told += found == DAMAGE_TOLD && at < 2 * PAGE;
+    }
+    assert_true(n_meta_told > META_BYTES / 3); /* the rest of a meta page is not used */
+    assert_true(n_told > n_meta_told + n_others / 20);
+    for (size_t n_bytes = 1; n_bytes < good.n_bytes; n_bytes += step) {
+        write_store(&good, n_bytes);
+        assert_int_equal(look_at_damage("cut", n_bytes), DAMAGE_TOLD);
+    }
+    write_store(&good, good.n_bytes);
+    assert_int_equal(look_at_damage("none", 0), DAMAGE_HARMLESS);
+    linnet_buffer_release(&good);
+}
+
+/* A file that a kill left before its first commit is made anew; one that was cut later is not. */
+static void a_store_whose_making_was_cut_short_is_made_again(void **state)
+{
+    (void)state;
+    linnet_buffer fresh = {0};
+    linnet_kv kv = {0};
+    linnet_error err = {0};
+    static const size_t lengths[] = {1, 100, 4096, 8000};
+    make_worn_store();
+    linnet_buffer worn = {0};
+    read_store(&worn);
+    for (size_t i = 0; i < ARRAY_LEN(lengths); i++) {
+        write_store(&worn, lengths[i]);
+        if (lengths[i] < 160) /* nobody can tell */
+            continue;
+        assert_int_equal(linnet_kv_open_lmdb(directory, true, &kv, &err), LINNET_ERR_FORMAT);
+        assert_non_null(strstr(err.message, "device.mdb' is damaged: it "));
+        assert_non_null(strstr(err.message, "enroll as a new device"));
+    }
+    linnet_buffer_append(&fresh, worn.bytes, worn.n_bytes);
+    memset(fresh.bytes + 14 * sizeof(size_t) + 32, 0,
+           sizeof(size_t)); /* the first meta page's transaction: none yet */
+    for (size_t i = 0; i < ARRAY_LEN(lengths); i++) {
+        write_store(&fresh, lengths[i]);
+        assert_int_equal(linnet_kv_open_lmdb(directory, false, &kv, &err), LINNET_ERR_FORMAT);
+        assert_ok(linnet_kv_open_lmdb(directory, true, &kv, &err), &err);
+        assert_ok(put_number(&kv, 3, &err), &err);
+        assert_int_equal(get_number(&kv, "three"), 3);
+        kv.close(kv.context);
+    }
+    linnet_buffer_release(&fresh);
+    linnet_buffer_release(&worn);
+}
+
 /* A child commits numbers, tells each one after its commit, and is killed. What it told is there, and the
  * three values of a commit always agree. */
 static void a_kill_loses_no_commit_and_halves_none(void **state)
@@ -348,6 +513,8 @@ int main(void)
         STORE_TEST(a_missing_state_is_not_made_by_accident),
         STORE_TEST(a_newer_format_is_refused),
         STORE_TEST(a_file_that_is_no_store_is_an_error),
+        STORE_TEST(no_damage_of_the_file_crashes_the_store),
+        STORE_TEST(a_store_whose_making_was_cut_short_is_made_again),
         STORE_TEST(a_kill_loses_no_commit_and_halves_none),
         STORE_TEST(a_full_disk_is_an_error_and_nothing_is_lost),
         STORE_TEST(caches_return_what_was_put),

@@ -4,6 +4,10 @@
 #include "fixture.h"
 
 #include "coordinator/state.h"
+#include "linnet/file.h"
+
+#include <dirent.h>
+#include <unistd.h>
 
 #define DEVICES 3
 
@@ -51,6 +55,74 @@ static void assert_entries(scene *s, const char *const *types, size_t n_types)
     for (size_t i = 0; i < n_types; i++)
         assert_string_equal(entries[n - n_types + i].type, types[i]);
     free(entries);
+}
+
+/* How many files the server optimiser has. */
+static size_t count_states(const scene *s)
+{
+    char path[4096];
+    size_t n = 0;
+    assert_true(linnet_coordinator_path(s->coordinator, path, "server"));
+    DIR *dir = opendir(path);
+    assert_non_null(dir);
+    for (const struct dirent *entry = readdir(dir); entry; entry = readdir(dir))
+        n += entry->d_name[0] != '.';
+    (void)closedir(dir);
+    return n;
+}
+
+static bool has_state(const scene *s, const linnet_hash *name)
+{
+    char path[4096], hex[2 * LINNET_HASH_BYTES + 1];
+    linnet_hex_write(name->bytes, sizeof(name->bytes), hex);
+    assert_true(linnet_coordinator_path(s->coordinator, path, "server/%s", hex));
+    return access(path, F_OK) == 0;
+}
+
+static void put_state(const scene *s, const char *name)
+{
+    char path[4096];
+    linnet_error err = {0};
+    assert_true(linnet_coordinator_path(s->coordinator, path, "server/%s", name));
+    assert_ok(linnet_file_write(path, "left", 4, 0600, &err), &err);
+}
+
+/* There is one file of momentum, that which the newest release names: after a step, a rollback, and whatever
+ * a crash has left. */
+static void momentum_that_no_release_needs_is_erased(void **state)
+{
+    (void)state;
+    scene s;
+    device d[DEVICES];
+    linnet_error err = {0};
+    uint64_t version = 0;
+    linnet_hash name;
+    linnet_plan plan = rollback_plan();
+    scene_begin(&s, &plan);
+    devices_begin(d, DEVICES, &s);
+    for (uint64_t v = 1; v <= 2; v++) {
+        play_round(&s, d);
+        (void)release_adapter(&s, v, &name);
+        assert_true(has_state(&s, &name));
+        assert_int_equal(count_states(&s), 1);
+    }
+    assert_ok(linnet_coordinator_rollback(s.coordinator, UINT64_MAX, s.now_ms, &version, &err), &err);
+    assert_int_equal(count_states(&s), 0);
+    play_round(&s, d); /* anew */
+    (void)release_adapter(&s, 4, &name);
+    assert_true(has_state(&s, &name));
+    put_state(&s, "0123456789abcdef"); /* written by a step that was never published */
+    put_state(&s, "half.tmp");
+    scene_reopen(&s);
+    assert_true(has_state(&s, &name));
+    assert_int_equal(count_states(&s), 1);
+    put_state(&s, "0123456789abcdef"); /* a rollback beside this process made its step stale */
+    play_round(&s, d);
+    (void)release_adapter(&s, 5, &name);
+    assert_true(has_state(&s, &name));
+    assert_int_equal(count_states(&s), 1);
+    devices_end(d, DEVICES);
+    scene_end(&s);
 }
 
 static void an_older_adapter_is_released_as_the_next_version(void **state)
@@ -196,6 +268,7 @@ static void a_finished_task_can_go_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(momentum_that_no_release_needs_is_erased),
         cmocka_unit_test(an_older_adapter_is_released_as_the_next_version),
         cmocka_unit_test(any_older_version_can_come_back),
         cmocka_unit_test(a_round_that_was_about_to_be_published_is_let_go),

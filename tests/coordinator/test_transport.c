@@ -77,15 +77,15 @@ static void send_text(int fd, const char *text, size_t n)
     }
 }
 
-/* Read until `want` responses have begun and their bodies ended, or the server closes, or nothing comes for 5
- * s. */
+/* Read until `want` responses have begun and their bodies ended, or the server closes, or nothing comes for a
+ * minute. */
 static size_t receive(int fd, char *text, size_t capacity, const char *until)
 {
     size_t n = 0;
     text[0] = '\0';
     while (n + 1 < capacity && !(until && strstr(text, until))) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
-        if (poll(&p, 1, 5000) <= 0)
+        if (poll(&p, 1, 60000) <= 0)
             break;
         ssize_t got = recv(fd, text + n, capacity - 1 - n, 0);
         if (got <= 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whole federated runs of the bundled model: they repeat bit for bit, learn, and end in the same adapter
  * whatever happens to messages and processes on the way. */
+#include "runtime_directory.h"
 #include "testing.h"
 
 #include "linnet/simulation.h"
@@ -17,7 +18,7 @@ static int make_folder(void **state)
 {
     (void)state;
     linnet_error err;
-    return mkdtemp(folder) && linnet_crypto_init(&err) == LINNET_OK ? 0 : -1;
+    return runtime_directory_make() == 0 && mkdtemp(folder) && linnet_crypto_init(&err) == LINNET_OK ? 0 : -1;
 }
 
 static int remove_folder(void **state)
@@ -25,7 +26,8 @@ static int remove_folder(void **state)
     (void)state;
     char command[128];
     (void)snprintf(command, sizeof(command), "rm -rf '%s'", folder);
-    return system(command);
+    int removed = runtime_directory_remove();
+    return system(command) != 0 ? -1 : removed;
 }
 
 /* What holds with masks must hold without them. */

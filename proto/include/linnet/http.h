@@ -27,6 +27,7 @@ typedef struct linnet_http_request {
     const uint8_t *body;       /* borrowed */
     size_t n_body;
     uint64_t range_first; /* first byte wanted of a GET; 0: from the start */
+    uint32_t stall_s;     /* given up after so long without progress; 0: as long as the carrier sees fit */
 } linnet_http_request;
 
 typedef struct linnet_http_response {

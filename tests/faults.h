@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef COORDINATOR_FAULTS_H
-#define COORDINATOR_FAULTS_H
+#ifndef LINNET_TESTS_FAULTS_H
+#define LINNET_TESTS_FAULTS_H
 
 /* Write, pwrite, fsync and the like of a test program, standing before libc's (for LMDB too): they count, and
  * on the n-th call kill the process or fail. For one source file of a program. */
@@ -101,6 +101,21 @@ VISIBLE ssize_t pwritev(int fd, const struct iovec *parts, int n_parts, off_t of
         if ((size_t)n < parts[i].iov_len)
             break;
     }
+    return done;
+}
+
+/* LMDB's, for pages in a row: one call, cut in the middle by a kill. A full disk takes all of it or nothing,
+ * since the stores look for room before they write. */
+VISIBLE ssize_t writev(int fd, const struct iovec *parts, int n_parts)
+{
+    off_t end = lseek(fd, 0, SEEK_CUR);
+    for (int i = 0; i < n_parts; i++)
+        end += (off_t)parts[i].iov_len;
+    if (!may_write(fd, end))
+        return -1;
+    ssize_t done = syscall(SYS_writev, fd, parts, is_last() && n_parts > 1 ? n_parts / 2 : n_parts);
+    if (is_last())
+        (void)raise(SIGKILL);
     return done;
 }
 
