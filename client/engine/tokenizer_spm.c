@@ -75,8 +75,8 @@ static linnet_status append_escaped(const linnet_tokenizer *t, const char *text,
     linnet_status status = LINNET_ERR_NOMEM;
     if (split_characters(t, text, n_bytes, &m) && linnet_merger_run(&m)) {
         status = LINNET_OK;
-        for (uint32_t i = m.n_symbols > 0 ? 0 : LINNET_NO_SYMBOL; i != LINNET_NO_SYMBOL && status == LINNET_OK;
-             i = m.symbols[i].next)
+        for (uint32_t i = m.n_symbols > 0 ? 0 : LINNET_NO_SYMBOL;
+             i != LINNET_NO_SYMBOL && status == LINNET_OK; i = m.symbols[i].next)
             status = append_symbol(t, text, &m.symbols[i], ids);
     }
     linnet_merger_release(&m);
