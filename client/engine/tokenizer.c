@@ -343,6 +343,7 @@ linnet_status linnet_tokenizer_create(const linnet_gguf *gguf, linnet_tokenizer 
         status = linnet_bpe_create(t, gguf, err);
     else if (status == LINNET_OK)
         index_bytes(t);
+    t->keeps_words = status == LINNET_OK && t->kind == TOKENIZER_SPM && linnet_spm_keeps_words(t);
     if (status == LINNET_OK)
         status = read_settings(t, gguf, err);
     if (status != LINNET_OK) {

@@ -67,17 +67,55 @@ static linnet_status append_symbol(const linnet_tokenizer *t, const char *text, 
     return status;
 }
 
+static bool is_mark(const char *text, size_t n_bytes)
+{
+    return n_bytes >= 3 && memcmp(text, LINNET_SPACE_MARK, 3) == 0;
+}
+
+/* Where the first word of a text ends: at the first mark behind another character. */
+static size_t word_bytes(const char *text, size_t n_bytes)
+{
+    size_t at = 0;
+    while (is_mark(text + at, n_bytes - at))
+        at += 3;
+    while (at < n_bytes && !is_mark(text + at, n_bytes - at))
+        at++;
+    return at;
+}
+
+bool linnet_spm_keeps_words(const linnet_tokenizer *t)
+{
+    for (uint32_t id = 0; id < t->n_vocabulary; id++) {
+        if (word_bytes(t->pieces[id].bytes, t->pieces[id].n_bytes) < t->pieces[id].n_bytes)
+            return false;
+    }
+    return true;
+}
+
+static linnet_status append_merged(const linnet_tokenizer *t, const char *text, size_t n_bytes,
+                                   linnet_merger *m, linnet_ids *ids)
+{
+    spm_text s = {t, text};
+    linnet_status status = LINNET_OK;
+    linnet_merger_clear(m);
+    m->context = &s;
+    if (!split_characters(t, text, n_bytes, m) || !linnet_merger_run(m))
+        return LINNET_ERR_NOMEM;
+    for (uint32_t i = 0; i != LINNET_NO_SYMBOL && status == LINNET_OK; i = m->symbols[i].next)
+        status = append_symbol(t, text, &m->symbols[i], ids);
+    return status;
+}
+
+/* Where no piece goes from one word into the next, words are merged one by one: a small heap is a fast one.
+ */
 static linnet_status append_escaped(const linnet_tokenizer *t, const char *text, size_t n_bytes,
                                     linnet_ids *ids)
 {
-    spm_text s = {t, text};
-    linnet_merger m = {.find = find_pair, .context = &s};
-    linnet_status status = LINNET_ERR_NOMEM;
-    if (split_characters(t, text, n_bytes, &m) && linnet_merger_run(&m)) {
-        status = LINNET_OK;
-        for (uint32_t i = m.n_symbols > 0 ? 0 : LINNET_NO_SYMBOL;
-             i != LINNET_NO_SYMBOL && status == LINNET_OK; i = m.symbols[i].next)
-            status = append_symbol(t, text, &m.symbols[i], ids);
+    linnet_merger m = {.find = find_pair};
+    linnet_status status = LINNET_OK;
+    for (size_t at = 0, n; at < n_bytes && status == LINNET_OK; at += n) {
+        n = t->keeps_words ? word_bytes(text + at, n_bytes - at) : n_bytes;
+        status = append_merged(t, text + at, n, &m, ids);
     }
     linnet_merger_release(&m);
     return status;

@@ -43,6 +43,7 @@ struct linnet_tokenizer {
     int32_t ends[LINNET_ENDS_MAX];                      /* what ends a text or a turn; -1: nothing */
     size_t n_ends;
     bool adds_begin, adds_last, adds_prefix;
+    bool keeps_words;               /* SPM: no piece reaches from one word into the next */
     bool strips_right;              /* white space behind a special token is part of it, as in Phi 3 */
     int32_t keeps_right[3];         /* but not behind these; -1: none */
     bool lower_case, strip_accents; /* WordPiece's */
@@ -61,6 +62,9 @@ int32_t linnet_special_at(const linnet_tokenizer *t, const char *text, size_t n_
  * ask for it. NOMEM leaves some of them appended. */
 linnet_status linnet_spm_append(const linnet_tokenizer *t, const char *text, size_t n_bytes, bool prefix,
                                 linnet_ids *ids) LINNET_NODISCARD;
+
+/** Does no piece have a space mark behind another character? */
+bool linnet_spm_keeps_words(const linnet_tokenizer *t);
 
 /** Read what byte pair encoding needs into t->bpe and t->byte_ids, after the pieces are indexed. What is
  * there after a failure goes with the tokenizer. */
