@@ -5,6 +5,7 @@
 
 #include "client/client_fixture.h"
 #include "client/tiny_tokenizer.h"
+#include "linnet/rng.h"
 
 #include <math.h>
 
@@ -97,6 +98,156 @@ static void every_vector_of_every_vocabulary_matches(void **state)
             linnet_buffer_release(&inputs);
             linnet_buffer_release(&outputs);
         }
+        close_tokenizer(&o);
+    }
+}
+
+/* ---- there and back ---- */
+
+/* A text's ids pushed one by one: what has come out is whole characters at every step, and all in the end. */
+static void expect_stream(const linnet_tokenizer *t, const char *name, const char *text, size_t n_bytes)
+{
+    linnet_ids ids = {0};
+    linnet_buffer out = {0};
+    linnet_error err = {0};
+    linnet_detokenizer d;
+    bool valid = linnet_utf8_is_valid(text, n_bytes);
+    size_t n_checked = 0;
+    linnet_detokenizer_init(&d, t);
+    must(linnet_tokenize(t, text, n_bytes, 0, &ids, &err), &err);
+    for (size_t i = 0; i < ids.n_items; i++) {
+        linnet_detokenizer_push(&d, ids.items[i], &out);
+        if (valid && !linnet_utf8_is_valid(out.bytes + n_checked, out.n_bytes - n_checked))
+            fail_msg("%s: token %zu of '%.*s' cuts a character", name, i, (int)n_bytes, text);
+        n_checked = out.n_bytes;
+    }
+    linnet_detokenizer_finish(&d, &out);
+    if (out.n_bytes != n_bytes || (n_bytes > 0 && memcmp(out.bytes, text, n_bytes) != 0))
+        fail_msg("%s: '%.*s' came back as '%.*s'", name, (int)n_bytes, text, (int)out.n_bytes,
+                 (const char *)out.bytes);
+    linnet_ids_release(&ids);
+    linnet_buffer_release(&out);
+}
+
+/* Vocabularies with a token for every byte. Starcoder, DeepSeek's and Falcon's lack some that no UTF-8 text,
+ * or no text of their makers, has; WordPiece forgets case, accents and spaces by design. */
+static const char *const complete[] = {"tokenizers/llama-spm", "tokenizers/phi-3", "tokenizers/gpt-2",
+                                       "tokenizers/llama-bpe", "tokenizers/qwen2", "models/stories260K",
+                                       "models/stories3M"};
+
+static void data_of_every_set_comes_back(void **state)
+{
+    (void)state;
+    static const char *const sets[] = {"assistant-intents", "clinic-chat", "clinic-notes", "instructions",
+                                       "medquad",           "shakespeare", "tinystories"};
+    for (size_t k = 0; k < ARRAY_LEN(sets); k++) {
+        char file[64], path[512];
+        (void)snprintf(file, sizeof(file), "data/%s/train.jsonl", sets[k]);
+        linnet_buffer lines = read_file(shared_path(file, path));
+        for (size_t i = 0; i < ARRAY_LEN(vocabularies); i++) {
+            opened o = open_vocabulary(vocabularies[i]);
+            size_t at = 0, n = 0, n_lines = testing_size("records", 1000, 20);
+            for (; at < lines.n_bytes && n < n_lines; n++) {
+                size_t n_line = find(lines.bytes + at, lines.n_bytes - at, "\n");
+                expect_stream(o.tokenizer, vocabularies[i], (const char *)lines.bytes + at, n_line);
+                at += n_line + 1;
+            }
+            assert_true(n >= 20);
+            close_tokenizer(&o);
+        }
+        linnet_buffer_release(&lines);
+    }
+}
+
+static void any_bytes_come_back_through_complete_vocabularies(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"",
+                                        " ",
+                                        "\xf0\x9f\xa6\x9c",
+                                        "a\xf0\x9f\xa6\x9c\xf0\x9f\x87\xa9\xf0\x9f\x87\xaa b",
+                                        "\xe2\x82\xac\xc3\xa9",
+                                        "\xf0\x9f\xa6",
+                                        "\xf0\x9f",
+                                        "\xf0",
+                                        "\x9f\xa6\x9c",
+                                        "a\xe2\x82",
+                                        "\xc3(",
+                                        "\xff\xfe",
+                                        "\xed\xa0\x80",
+                                        "  \n\t x "};
+    linnet_rng rng;
+    char bytes[256];
+    linnet_rng_init(&rng, 5, 5);
+    print_message("seed 5\n");
+    for (size_t i = 0; i < ARRAY_LEN(complete); i++) {
+        opened o = open_vocabulary(complete[i]);
+        for (size_t k = 0; k < ARRAY_LEN(texts); k++)
+            expect_stream(o.tokenizer, complete[i], texts[k], strlen(texts[k]));
+        for (size_t k = 0; k < 100; k++) {
+            size_t n = linnet_rng_below(&rng, sizeof(bytes));
+            for (size_t at = 0; at < n; at++)
+                bytes[at] = (char)linnet_rng_below(&rng, k % 2 ? 256 : 128);
+            expect_stream(o.tokenizer, complete[i], bytes, n);
+        }
+        close_tokenizer(&o);
+    }
+}
+
+static void special_tokens_stand_where_they_are_written(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *vocabulary, *text, *want;
+    } cases[] = {
+        {"tokenizers/llama-bpe", "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>",
+         " 128000 128006 882 128007 271 13347 128009"},
+        {"tokenizers/qwen2", "<|im_start|>user\nHi<|im_end|>\n", " 151644 872 198 13048 151645 198"},
+        {"tokenizers/gpt-2", "a<|endoftext|>b", " 64 50256 65"},
+        /* Behind Phi 3's special tokens white space belongs to them, but not behind <|endoftext|>. */
+        {"tokenizers/phi-3", "<|user|>\nHi<|end|>\n \t<|assistant|>\n", " 1 32010 6324 32007 32001"},
+        {"tokenizers/phi-3", "<|endoftext|> a", " 1 32000 29871 263"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        opened o = open_vocabulary(cases[i].vocabulary);
+        linnet_ids ids = {0};
+        linnet_buffer got = {0};
+        linnet_error err = {0};
+        must(linnet_tokenize(o.tokenizer, cases[i].text, strlen(cases[i].text),
+                             LINNET_TOKENIZE_SPECIAL | LINNET_TOKENIZE_PREFIX | LINNET_TOKENIZE_BEGIN |
+                                 LINNET_TOKENIZE_END,
+                             &ids, &err),
+             &err);
+        ids_to_text(&ids, &got);
+        linnet_buffer_append_u8(&got, 0);
+        if (strcmp((const char *)got.bytes, cases[i].want) != 0)
+            fail_msg("%s, '%s': got%s, want%s", cases[i].vocabulary, cases[i].text, (const char *)got.bytes,
+                     cases[i].want);
+        linnet_ids_release(&ids);
+        linnet_buffer_release(&got);
+        close_tokenizer(&o);
+    }
+}
+
+static void ends_of_texts_and_turns_are_known_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *vocabulary;
+        int32_t ends[3], other;
+    } cases[] = {
+        {"tokenizers/llama-bpe", {128001, 128009, 128001}, 128000},
+        {"tokenizers/qwen2", {151643, 151645, 151643}, 151644},
+        {"tokenizers/phi-3", {32000, 32007, 2}, 32010},
+        {"tokenizers/deepseek-coder", {32014, 32014, 32014}, 32013},
+        {"tokenizers/gpt-2", {50256, 50256, 50256}, 50255},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        opened o = open_vocabulary(cases[i].vocabulary);
+        for (size_t k = 0; k < ARRAY_LEN(cases[i].ends); k++)
+            assert_true(linnet_tokenizer_is_end(o.tokenizer, cases[i].ends[k]));
+        assert_false(linnet_tokenizer_is_end(o.tokenizer, cases[i].other));
+        assert_false(linnet_tokenizer_is_end(o.tokenizer, -1));
         close_tokenizer(&o);
     }
 }
@@ -316,6 +467,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_vector_of_every_vocabulary_matches),
+        cmocka_unit_test(data_of_every_set_comes_back),
+        cmocka_unit_test(any_bytes_come_back_through_complete_vocabularies),
+        cmocka_unit_test(special_tokens_stand_where_they_are_written),
+        cmocka_unit_test(ends_of_texts_and_turns_are_known_by_name),
         cmocka_unit_test(texts_become_the_ids_of_the_rules),
         cmocka_unit_test(the_prefix_is_added_only_where_the_file_asks),
         cmocka_unit_test(ids_become_text_again),
