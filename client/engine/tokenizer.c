@@ -187,6 +187,7 @@ static const struct {
 } kinds[] = {
     [TOKENIZER_SPM] = {"llama", 1, 2, 0, true, true},
     [TOKENIZER_BPE] = {"gpt2", 11, 11, NO_ID, false, false},
+    [TOKENIZER_WORDPIECE] = {"bert", 101, NO_ID, 100, true, false},
 };
 
 static linnet_status read_kind(linnet_tokenizer *t, const linnet_gguf *gguf, linnet_error *err)
@@ -290,6 +291,24 @@ static void read_stripping(linnet_tokenizer *t, const linnet_gguf *gguf)
         t->keeps_right[i] = linnet_tokenizer_find(t, keep[i]);
 }
 
+/* BERT's texts stand between [CLS] and [SEP]. */
+static linnet_status read_wordpiece(linnet_tokenizer *t, const linnet_gguf *gguf, linnet_error *err)
+{
+    linnet_status status = LINNET_OK;
+    if (!linnet_gguf_find(gguf, "tokenizer.ggml.bos_token_id"))
+        status = read_id(t, gguf, "tokenizer.ggml.cls_token_id", kinds[t->kind].begin, &t->begin, err);
+    if (status == LINNET_OK) /* misspelled in the format */
+        status = read_id(t, gguf, "tokenizer.ggml.seperator_token_id", 102, &t->last, err);
+    if (status == LINNET_OK)
+        status = read_bool(gguf, "tokenizer.ggml.add_sep_token", true, &t->adds_last, err);
+    if (status == LINNET_OK)
+        status = read_bool(gguf, "tokenizer.ggml.normalizer.lowercase", true, &t->lower_case, err);
+    if (status == LINNET_OK)
+        status =
+            read_bool(gguf, "tokenizer.ggml.normalizer.strip_accents", t->lower_case, &t->strip_accents, err);
+    return status;
+}
+
 static linnet_status read_settings(linnet_tokenizer *t, const linnet_gguf *gguf, linnet_error *err)
 {
     bool adds_begin = t->bpe ? linnet_bpe_adds_begin(t->bpe) : kinds[t->kind].adds_begin;
@@ -309,9 +328,11 @@ static linnet_status read_settings(linnet_tokenizer *t, const linnet_gguf *gguf,
                            &t->adds_prefix, err);
     if (status == LINNET_OK)
         status = read_ends(t, gguf, err);
+    t->last = t->end;
+    if (status == LINNET_OK && t->kind == TOKENIZER_WORDPIECE)
+        status = read_wordpiece(t, gguf, err);
     if (status != LINNET_OK)
         return status;
-    t->last = t->end;
     read_stripping(t, gguf);
     status = linnet_gguf_get_text(gguf, "tokenizer.chat_template", &t->chat_template, err);
     return status == LINNET_ERR_NOT_FOUND ? LINNET_OK : status;
@@ -448,6 +469,8 @@ static linnet_status append_plain(const linnet_tokenizer *t, const char *text, s
         return LINNET_OK;
     if (t->kind == TOKENIZER_BPE)
         return linnet_bpe_append(t, text, n_bytes, ids);
+    if (t->kind == TOKENIZER_WORDPIECE)
+        return linnet_wordpiece_append(t, text, n_bytes, ids);
     return linnet_spm_append(t, text, n_bytes, prefix, ids);
 }
 

@@ -75,6 +75,9 @@ bool linnet_bpe_adds_begin(const linnet_bpe *bpe);
 /** As linnet_spm_append; LIMIT too, see pretokenizer.h. */
 linnet_status linnet_bpe_append(const linnet_tokenizer *t, const char *text, size_t n_bytes,
                                 linnet_ids *ids) LINNET_NODISCARD;
+/** As linnet_spm_append. */
+linnet_status linnet_wordpiece_append(const linnet_tokenizer *t, const char *text, size_t n_bytes,
+                                      linnet_ids *ids) LINNET_NODISCARD;
 /** Append the bytes that a piece's characters stand for. */
 void linnet_bpe_detokenize(linnet_text piece, linnet_buffer *text);
 

@@ -67,7 +67,7 @@ static size_t check_vectors(const linnet_tokenizer *t, const linnet_buffer *inpu
 static const char *const vocabularies[] = {
     "tokenizers/llama-spm", "tokenizers/phi-3",     "tokenizers/gpt-2",          "tokenizers/llama-bpe",
     "tokenizers/qwen2",     "tokenizers/starcoder", "tokenizers/deepseek-coder", "tokenizers/falcon",
-    "models/stories260K",   "models/stories3M",
+    "models/stories260K",   "models/stories3M",     "tokenizers/bert-bge",
 };
 
 /* The vocabularies of models lie in the models, their vectors beside the others. */
@@ -144,7 +144,7 @@ static void data_of_every_set_comes_back(void **state)
         char file[64], path[512];
         (void)snprintf(file, sizeof(file), "data/%s/train.jsonl", sets[k]);
         linnet_buffer lines = read_file(shared_path(file, path));
-        for (size_t i = 0; i < ARRAY_LEN(vocabularies); i++) {
+        for (size_t i = 0; i < ARRAY_LEN(vocabularies) - 1; i++) { /* all but WordPiece, the last */
             opened o = open_vocabulary(vocabularies[i]);
             size_t at = 0, n = 0, n_lines = testing_size("records", 1000, 20);
             for (; at < lines.n_bytes && n < n_lines; n++) {
