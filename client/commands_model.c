@@ -280,7 +280,9 @@ static linnet_status answer(const linnet_cli *cli, const client_model *m, genera
         client_put_ids(turn, "ids", g->ids.items, g->ids.n_items);
         linnet_cli_emit(cli, turn);
         linnet_buffer_append_u8(&g->text, 0);
-        status = say_turn(c, "assistant", g->text.failed ? "" : (const char *)g->text.bytes, err);
+        const char *said = g->text.failed ? "" : (const char *)g->text.bytes;
+        status =
+            say_turn(c, "assistant", said + strspn(said, " "), err); /* formats put their own space there */
     }
     linnet_ids_release(&ids);
     return status;

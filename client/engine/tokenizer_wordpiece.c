@@ -38,9 +38,10 @@ static linnet_unicode_kind kind_of(uint32_t c)
     return c >= row->first && c <= row->last ? row->kind : LINNET_UNICODE_OTHER;
 }
 
+/* Of a Hangul syllable the leading consonant is left, as in llama.cpp; BERT itself keeps all its letters. */
 static uint32_t base_of(uint32_t c)
 {
-    if (c >= 0xac00 && c <= 0xd7a3) /* a Hangul syllable: its leading consonant, The Unicode Standard, 3.12 */
+    if (c >= 0xac00 && c <= 0xd7a3) /* Hangul (The Unicode Standard, 3.12) */
         return 0x1100 + (c - 0xac00) / 588;
     const linnet_unicode_base *row = ROW_OF(linnet_unicode_bases, c);
     return c >= row->first && c <= row->last ? row->base : c;

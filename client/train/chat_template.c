@@ -27,6 +27,10 @@ static const linnet_chat_family lines = {
     .system = LINNET_CHAT_SYSTEM_FIRST, .open_system = "<<SYS>>\n", .close_system = "\n<</SYS>>\n\n",        \
     .open_user = "[INST] ", .close_user = " [/INST]", .open_answer = " ", .close_answer = " ", .trims = true
 
+#define ZEPHYR                                                                                               \
+    .open_system = "\1<|system|>\1\n", .close_system = "\2\n", .open_user = "\1<|user|>\1\n",                \
+    .close_user = "\2\n", .open_assistant = "\1<|assistant|>\1\n", .close_assistant = "\n"
+
 /* The order matters: a row is tried before those whose words are part of it. */
 static const linnet_chat_family families[] = {
     {
@@ -193,15 +197,17 @@ static const linnet_chat_family families[] = {
         .close_assistant = "\n",
     },
     {
-        .name = "Zephyr",
-        .marks = {"<|user|>"},
+        .name = "Tulu",
+        .marks = {"'<|user|>\\n' + message['content'] + '\\n'"},
         .open_system = "\1<|system|>\1\n",
-        .close_system = "\2\n",
+        .close_system = "\n",
         .open_user = "\1<|user|>\1\n",
-        .close_user = "\2\n",
+        .close_user = "\n",
         .open_assistant = "\1<|assistant|>\1\n",
         .close_assistant = "\n",
     },
+    {.name = "Zephyr", .marks = {"<|user|>", "eos_token"}, ZEPHYR},
+    {.name = "Zephyr", .marks = {"<|user|>", "<|endoftext|>"}, ZEPHYR},
     {
         .name = "Alpaca",
         .marks = {"### Instruction"},

@@ -135,7 +135,8 @@ static void a_system_without_a_user_is_not_lost(void **state)
 static void other_templates_are_of_no_family(void **state)
 {
     (void)state;
-    static const char *const templates[] = {"{{ something }}", "USER:", "<|im_end|>", " "};
+    static const char *const templates[] = {"{{ something }}", "USER:", "<|im_end|>", " ",
+                                            "<|user|>{{ x }}<|assistant|>"};
     for (size_t i = 0; i < ARRAY_LEN(templates); i++)
         assert_null(linnet_chat_family_find((linnet_text){templates[i], strlen(templates[i])}));
 }

@@ -393,6 +393,76 @@ static void a_long_text_of_one_letter_takes_no_square_of_its_length(void **state
     free(text);
 }
 
+/* ---- WordPiece ---- */
+
+#define W "\xe2\x96\x81" /* in front of a word's first piece */
+
+static void words_fall_into_their_longest_pieces(void **state)
+{
+    (void)state;
+    static const tiny_token tokens[] = {
+        {"[PAD]", 0, 3},      {"[UNK]", 0, 3}, {"[CLS]", 0, 3}, {"[SEP]", 0, 3},
+        {W "un", 0, 1},       {W "u", 0, 1},   {"aff", 0, 1},   {"able", 0, 1},
+        {W ",", 0, 1},        {W "E", 0, 1},   {W "e", 0, 1},   {W "\xe4\xb8\xad", 0, 1},
+        {W "\xc3\xa9", 0, 1}, {W "$", 0, 1},   {"a", 0, 1},     {W "\xe1\x84\x92", 0, 1},
+    };
+    static const struct {
+        const char *name, *text;
+        unsigned flags;
+        bool cased;
+        const char *want;
+    } cases[] = {
+        {"longest first", "unaffable", 0, false, " 4 6 7"},
+        {"each word anew", "  un\tua \n", 0, false, " 4 5 14"},
+        {"small letters", "UNAFFABLE", 0, false, " 4 6 7"},
+        {"a word that does not end in pieces is unknown once", "unaffablex un", 0, false, " 1 4"},
+        {"punctuation and signs stand alone", "un,un$", 0, false, " 4 8 4 13"},
+        {"so do Chinese characters", "un\xe4\xb8\xad\xe4\xb8\xad", 0, false, " 4 11 11"},
+        {"accents go, composed or not", "\xc3\x89 e\xcc\x81 \xe1\xb8\x97", 0, false, " 10 10 10"},
+        {"unless the file keeps them", "\xc3\xa9 E", 0, true, " 12 9"},
+        {"control characters and broken bytes are dropped",
+         "u\xc2\xadn\x01"
+         "aff\xff"
+         "able\xe2\x82",
+         0, false, " 4 6 7"},
+        {"a Hangul syllable leaves its first letter", "\xed\x95\x9c", 0, false, " 15"},
+        {"spaces of every kind", "un\xe3\x80\x80un\xc2\xa0un", 0, false, " 4 4 4"},
+        {"between [CLS] and [SEP]", "un[UNK]",
+         LINNET_TOKENIZE_SPECIAL | LINNET_TOKENIZE_BEGIN | LINNET_TOKENIZE_END, false, " 2 4 1 3"},
+        {"nothing from nothing", " \n", 0, false, ""},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        tiny v = {.tokens = tokens,
+                  .n_tokens = ARRAY_LEN(tokens),
+                  .n_types = ARRAY_LEN(tokens),
+                  .model = "bert",
+                  .end = -1,
+                  .unknown = 1,
+                  .prefix = -1,
+                  .words = {2, 3},
+                  .cased = cases[i].cased};
+        linnet_buffer bytes = {0}, got = {0};
+        linnet_ids ids = {0};
+        linnet_error err = {0};
+        opened o = open_tiny(&v, &bytes);
+        must(linnet_tokenize(o.tokenizer, cases[i].text, strlen(cases[i].text), cases[i].flags, &ids, &err),
+             &err);
+        ids_to_text(&ids, &got);
+        linnet_buffer_append_u8(&got, 0);
+        if (strcmp((const char *)got.bytes, cases[i].want) != 0)
+            fail_msg("%s: got%s, want%s", cases[i].name, (const char *)got.bytes, cases[i].want);
+        linnet_buffer_clear(&got);
+        for (size_t k = 0; k < ids.n_items; k++)
+            linnet_detokenize(o.tokenizer, ids.items[k], &got);
+        if (i == 0)
+            assert_memory_equal(got.bytes, " unaffable", 10);
+        linnet_ids_release(&ids);
+        linnet_buffer_release(&got);
+        close_tokenizer(&o);
+        linnet_buffer_release(&bytes);
+    }
+}
+
 /* ---- the sampler ---- */
 
 static int32_t draw(linnet_sampler *s, const float *logits, size_t n)
@@ -476,6 +546,7 @@ int main(void)
         cmocka_unit_test(ids_become_text_again),
         cmocka_unit_test(broken_vocabularies_are_refused_with_the_key_in_the_message),
         cmocka_unit_test(a_long_text_of_one_letter_takes_no_square_of_its_length),
+        cmocka_unit_test(words_fall_into_their_longest_pieces),
         cmocka_unit_test(greedy_takes_the_lowest_id_of_the_largest),
         cmocka_unit_test(no_number_at_all_is_an_error),
         cmocka_unit_test(temperature_draws_by_softmax_and_repeats_with_its_seed),

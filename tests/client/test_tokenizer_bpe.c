@@ -353,12 +353,13 @@ static bool survives(const linnet_buffer *bytes, long n, bool *ret_whole)
 static void lack_of_memory_is_an_error_wherever_it_comes(void **state)
 {
     (void)state;
-    static const char *const kinds[] = {"llama-bpe", "deepseek-coder", NULL};
+    static const char *const kinds[] = {"llama-bpe", "deepseek-coder", "llama", "bert"};
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
         tiny_token tokens[TINY_BPE_TOKENS];
         char pieces[256][3];
-        tiny v = kinds[i] ? tiny_bpe(tokens, pieces) : tiny_base;
-        v.pre = kinds[i];
+        tiny v = i < 2 ? tiny_bpe(tokens, pieces) : tiny_base;
+        v.pre = i < 2 ? kinds[i] : NULL;
+        v.model = i < 2 ? v.model : kinds[i];
         linnet_buffer bytes = pack_tiny(&v);
         bool whole = false;
         long n = 0;

@@ -21,8 +21,10 @@ typedef struct tiny {
     const char *chat_template; /* NULL: no key */
     const char *pre;           /* NULL: no key */
     const char *const *merges;
-    size_t n_merges;  /* 0: no key */
-    const char *name; /* NULL: no key */
+    size_t n_merges;   /* 0: no key */
+    const char *name;  /* NULL: no key */
+    uint32_t words[2]; /* WordPiece: [CLS] and [SEP]; 0, 0: no keys */
+    bool cased;        /* WordPiece: a key that says so */
 } tiny;
 
 static inline void put_text(linnet_buffer *b, const char *text)
@@ -61,7 +63,7 @@ static inline linnet_buffer pack_tiny(const tiny *v)
     linnet_buffer_append_le64(&b, 0);
     linnet_buffer_append_le64(&b, 4u + (v->end >= 0) + (v->unknown >= 0) + (v->prefix >= 0) +
                                       (v->chat_template != NULL) + (v->pre != NULL) + (v->n_merges > 0) +
-                                      (v->name != NULL));
+                                      (v->name != NULL) + (v->words[0] > 0 ? 2u : 0u) + v->cased);
     put_key(&b, "tokenizer.ggml.model", LINNET_GGUF_STRING);
     put_text(&b, v->model);
     put_array(&b, "tokenizer.ggml.tokens", LINNET_GGUF_STRING, v->n_tokens);
@@ -95,6 +97,16 @@ static inline linnet_buffer pack_tiny(const tiny *v)
     put_text_key(&b, "tokenizer.chat_template", v->chat_template);
     put_text_key(&b, "tokenizer.ggml.pre", v->pre);
     put_text_key(&b, "general.name", v->name);
+    if (v->words[0] > 0) {
+        put_key(&b, "tokenizer.ggml.cls_token_id", LINNET_GGUF_U32);
+        linnet_buffer_append_le32(&b, v->words[0]);
+        put_key(&b, "tokenizer.ggml.seperator_token_id", LINNET_GGUF_U32);
+        linnet_buffer_append_le32(&b, v->words[1]);
+    }
+    if (v->cased) {
+        put_key(&b, "tokenizer.ggml.normalizer.lowercase", LINNET_GGUF_BOOL);
+        linnet_buffer_append_u8(&b, 0);
+    }
     return b;
 }
 

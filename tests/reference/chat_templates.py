@@ -168,6 +168,11 @@ ZEPHYR = """{% for message in messages %}
 {% endif %}
 {% endfor %}"""
 
+TULU = ("{% for message in messages %}{% if message['role'] == 'system' %}{{ '<|system|>\\n' + message['content'] + '\\n' }}"
+        "{% elif message['role'] == 'user' %}{{ '<|user|>\\n' + message['content'] + '\\n' }}{% elif message['role'] == "
+        "'assistant' %}{{ '<|assistant|>\\n' + message['content'] + eos_token + '\\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}")
+
 VICUNA = ("{%- for message in messages %}{%- if message['role'] == 'system' -%}{{- 'NAME' + message['content'] + 'BREAK' -}}"
           "{%- else -%}{%- if message['role'] == 'user' -%}{{-'USER: ' + message['content'] + '\\n'-}}{%- else -%}"
           "{{-'ASSISTANT: ' + message['content'] + eos_token + '\\n' -}}{%- endif -%}{%- endif -%}{%- endfor -%}"
@@ -240,6 +245,8 @@ FAMILIES = [
     ("Phi 3", PHI_3, "<s>", "<|endoftext|>", True),
     ("Phi 4", PHI_4, "<|endoftext|>", "<|endoftext|>", True),
     ("Zephyr", ZEPHYR, "<s>", "</s>", True),
+    ("Zephyr", ZEPHYR.replace("eos_token", "'<|endoftext|>'"), "<|endoftext|>", "<|endoftext|>", True),
+    ("Tulu", TULU, "<|endoftext|>", "<|endoftext|>", True),
     ("Vicuna", VICUNA.replace("NAME", "").replace("BREAK", "\\n\\n"), "<s>", "</s>", True),
     ("Vicuna with a named system", VICUNA.replace("NAME", "SYSTEM: ").replace("BREAK", "\\n"), "<s>", "</s>", True),
     ("Alpaca", ALPACA, "<s>", "</s>", True),
