@@ -174,6 +174,65 @@ static linnet_status prepare_sequence(linnet_arena *arena, const linnet_sequence
     return LINNET_OK;
 }
 
+/* ---- within a budget ---- */
+
+/* An arena with room for the adapter. */
+static linnet_status create_for(const linnet_arena *like, linnet_thread_pool *pool,
+                                const linnet_adapter *adapter, uint32_t context_tokens,
+                                linnet_arena **ret_arena, linnet_error *err)
+{
+    linnet_arena *arena = NULL;
+    linnet_status status = linnet_arena_create(like->model, pool, context_tokens, like->train, &arena, err);
+    if (status == LINNET_OK && adapter)
+        status = prepare_adapter(arena, adapter, err);
+    if (status != LINNET_OK) {
+        linnet_arena_destroy(arena);
+        return status;
+    }
+    *ret_arena = arena;
+    return LINNET_OK;
+}
+
+/* Its bytes are known when it is made, and pages that nobody touches cost nothing: so arenas are tried. A
+ * longer context never takes less. */
+linnet_status linnet_arena_create_within(const linnet_model *model, linnet_thread_pool *pool,
+                                         const linnet_adapter *adapter, size_t bytes_max,
+                                         uint32_t context_min, bool train, uint32_t *context_tokens,
+                                         size_t *ret_needed, linnet_arena **ret_arena, linnet_error *err)
+{
+    const linnet_arena like = {.model = model, .train = train};
+    linnet_arena *best = NULL;
+    uint32_t most = *context_tokens == 0 ? model->shape.context : *context_tokens;
+    context_min = context_min == 0 ? 1 : context_min > most ? most : context_min;
+    uint32_t low = context_min, high = most, at = most;
+    *ret_needed = 0;
+    while (low <= high) {
+        linnet_arena *arena = NULL;
+        linnet_status status = create_for(&like, pool, adapter, at, &arena, err);
+        if (status != LINNET_OK && (status != LINNET_ERR_NOMEM || at <= context_min)) {
+            linnet_arena_destroy(best);
+            return status;
+        }
+        if (arena && linnet_arena_bytes(arena) <= bytes_max) {
+            linnet_arena_destroy(best);
+            best = arena;
+            *context_tokens = at;
+            low = at + 1;
+        } else {
+            *ret_needed = arena ? linnet_arena_bytes(arena) : 0;
+            linnet_arena_destroy(arena);
+            high = at - 1;
+        }
+        at = low + (high - low) / 2;
+    }
+    if (!best)
+        return linnet_fail(err, LINNET_ERR_LIMIT,
+                           "a context of %u tokens needs %zu bytes, more than the %zu that are allowed",
+                           (unsigned)context_min, *ret_needed, bytes_max);
+    *ret_arena = best;
+    return LINNET_OK;
+}
+
 /* ---- passes ---- */
 
 static float *checkpoint(const linnet_arena *arena, uint32_t layer)
