@@ -189,6 +189,7 @@ static linnet_status create_for(const linnet_arena *like, linnet_thread_pool *po
         linnet_arena_destroy(arena);
         return status;
     }
+    linnet_lora_unbind(&arena->lora, arena->model); /* the room stays */
     *ret_arena = arena;
     return LINNET_OK;
 }
