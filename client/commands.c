@@ -55,11 +55,10 @@ void client_model_close(client_model *m)
 linnet_status client_context(const client_model *m, uint64_t wanted, uint32_t usual, uint32_t *ret_context,
                              linnet_error *err)
 {
-    uint32_t most = linnet_model_shape_of(m->model)->context;
-    if (wanted > most)
+    *ret_context = linnet_context_choose(m->model, wanted, usual);
+    if (*ret_context == 0)
         return linnet_fail(err, LINNET_ERR_LIMIT, "--context %llu is more than the model's %u",
-                           (unsigned long long)wanted, (unsigned)most);
-    *ret_context = wanted > 0 ? (uint32_t)wanted : usual > 0 && usual < most ? usual : most;
+                           (unsigned long long)wanted, (unsigned)linnet_model_shape_of(m->model)->context);
     return LINNET_OK;
 }
 

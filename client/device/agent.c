@@ -25,6 +25,7 @@ struct linnet_agent {
     linnet_device *device;
     linnet_arena *arena;
     uint32_t arena_context;
+    size_t needed_bytes;
     int64_t started_ms, started_boot_ms;
 };
 
@@ -196,7 +197,6 @@ static linnet_status make_arena(linnet_agent *agent, uint32_t context, linnet_er
     const linnet_runtime *runtime = agent->work.runtime;
     const linnet_layout *layout = NULL;
     linnet_adapter *adapter = NULL;
-    size_t needed = 0;
     if (agent->work.arena_bytes_max == 0)
         return linnet_arena_create(runtime->model, runtime->pool, context, true, &agent->arena, err);
     linnet_status status = device_layout(agent->device, &layout, err);
@@ -205,9 +205,15 @@ static linnet_status make_arena(linnet_agent *agent, uint32_t context, linnet_er
     if (status == LINNET_OK)
         status =
             linnet_arena_create_within(runtime->model, runtime->pool, adapter, agent->work.arena_bytes_max,
-                                       context, true, &context, &needed, &agent->arena, err);
+                                       context, true, &context, &agent->needed_bytes, &agent->arena, err);
+    agent->needed_bytes = status == LINNET_ERR_LIMIT ? agent->needed_bytes : 0;
     linnet_adapter_destroy(adapter);
     return status;
+}
+
+size_t linnet_agent_needed_bytes(const linnet_agent *agent)
+{
+    return agent->needed_bytes;
 }
 
 static linnet_status need_arena(linnet_agent *agent, linnet_error *err)

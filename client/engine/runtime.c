@@ -31,6 +31,14 @@ void linnet_runtime_close(linnet_runtime *runtime)
     *runtime = (linnet_runtime){0};
 }
 
+uint32_t linnet_context_choose(const linnet_model *model, uint64_t wanted, uint32_t usual)
+{
+    uint32_t most = linnet_model_shape_of(model)->context;
+    if (wanted > most)
+        return 0;
+    return wanted > 0 ? (uint32_t)wanted : usual > 0 && usual < most ? usual : most;
+}
+
 linnet_status linnet_adapters_load(const linnet_model *model, const char *const *paths, const float *scales,
                                    size_t n, linnet_adapter **ret_adapter, linnet_error *err)
 {

@@ -51,6 +51,8 @@ int64_t linnet_agent_now_ms(const linnet_agent *agent);
  * evaluation. What a person has to put right is DENIED (revoked) or MISMATCH (another base model), once the
  * device has nothing else to do. */
 linnet_status linnet_agent_act(linnet_agent *agent, linnet_error *err) LINNET_NODISCARD;
+/** Bytes that the plan's context needs, where an act failed with LIMIT over them; else 0. */
+size_t linnet_agent_needed_bytes(const linnet_agent *agent);
 /** The same two, for a caller that has no more to do. */
 linnet_status linnet_agent_check(const linnet_agent *agent, linnet_error *err) LINNET_NODISCARD;
 

@@ -22,6 +22,10 @@ linnet_status linnet_runtime_open(const char *path, unsigned n_threads, linnet_r
 /** Takes half-open ones; zeros are left. */
 void linnet_runtime_close(linnet_runtime *runtime);
 
+/** The context to work with: `wanted`, or where that is 0 `usual` (0: the model's), at most the model's; 0
+ * where more is wanted. */
+uint32_t linnet_context_choose(const linnet_model *model, uint64_t wanted, uint32_t usual);
+
 /** n >= 1 adapter files, each times its scale, as one adapter; a single one with scale 1 stays as it is. */
 linnet_status linnet_adapters_load(const linnet_model *model, const char *const *paths, const float *scales,
                                    size_t n, linnet_adapter **ret_adapter,
