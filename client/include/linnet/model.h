@@ -63,7 +63,7 @@ linnet_status linnet_arena_create(const linnet_model *model, linnet_thread_pool 
                                   linnet_error *err) LINNET_NODISCARD;
 /** The same within a budget: the longest context up to *context_tokens whose arena, with what the adapter
  * (may be NULL) makes it grow by, takes at most bytes_max. LIMIT where context_min takes more: *ret_needed,
- * set then too, is what it takes. */
+ * set then too (else 0), is what it takes. */
 linnet_status linnet_arena_create_within(const linnet_model *model, linnet_thread_pool *pool,
                                          const linnet_adapter *adapter, size_t bytes_max,
                                          uint32_t context_min, bool train, uint32_t *context_tokens,
