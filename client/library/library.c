@@ -60,11 +60,18 @@ void lin_free(void *memory)
 void library_put(char *to, size_t n, const char *text)
 {
     linnet_buffer whole = {0};
-    size_t n_text = strlen(text), n_taken = n_text < n ? n_text : n - 1;
+    size_t n_text = strlen(text);
     memset(to, 0, n);
-    (void)linnet_utf8_repair(text, n_taken, n_taken == n_text, &whole);
-    if (whole.n_bytes > 0)
-        memcpy(to, whole.bytes, whole.n_bytes < n ? whole.n_bytes : n - 1);
+    if (!linnet_utf8_is_valid(text, n_text)) { /* a path of another encoding, say */
+        (void)linnet_utf8_repair(text, n_text, true, &whole);
+        linnet_buffer_append_u8(&whole, 0);
+        text = whole.failed ? "" : (const char *)whole.bytes;
+        n_text = strlen(text);
+    }
+    size_t n_kept = n_text < n ? n_text : n - 1;
+    while (n_kept > 0 && !linnet_utf8_is_valid(text, n_kept)) /* cut between characters */
+        n_kept--;
+    memcpy(to, text, n_kept);
     linnet_buffer_release(&whole);
 }
 
