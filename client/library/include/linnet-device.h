@@ -265,8 +265,9 @@ LIN_API lin_status lin_training_create(lin_model *model, const lin_texts *texts,
 LIN_API void lin_training_close(lin_training *training);
 
 /** Take steps until all are taken or budget_ms are over: at least one, and it returns behind the step that
- * passes the budget. progress may be NULL. LIN_ERR_RANGE where the loss is not finite: the adapter is then as
- * before that step. After LIN_ERR_CANCELLED it can be called again and goes on. */
+ * passes the budget. progress may be NULL; it is set after a failure in here too. LIN_ERR_RANGE where the
+ * loss is not finite: the adapter is then as before that step. After LIN_ERR_CANCELLED it can be called again
+ * and goes on. */
 LIN_API lin_status lin_training_run(lin_training *training, uint64_t budget_ms, lin_progress *progress,
                                     lin_error *err);
 /** End the run under way, or else the next one, with LIN_ERR_CANCELLED: no step begins after this. */
