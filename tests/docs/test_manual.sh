@@ -27,7 +27,8 @@ done
 [ $status -eq 0 ] && echo "[       OK ] the_manual_pages_name_every_option" || echo "[  FAILED  ] the_manual_pages_name_every_option"
 
 went=0
-for name in $(awk '$1 == "symbol" {print $2}' "$manual/../../tests/library/abi.txt"); do
+functions=$(awk '$1 == "symbol" {print $2}' "$manual/../../tests/library/abi.txt")
+for name in $functions; do
     grep -qE "\\b$name\\(" "$manual/linnet-device.3.scd" || { echo "linnet-device(3): no $name"; went=1; status=1; }
 done
 [ $went -eq 0 ] && echo "[       OK ] linnet_device_3_names_every_function" || echo "[  FAILED  ] linnet_device_3_names_every_function"

@@ -46,13 +46,15 @@ done_ok
 
 begin the_library_for_apps_needs_its_header_and_nothing_of_linnets
 # Whoever has the shared library alone has none of the development packages that linnet is built from.
-"$cmake" -S "$here/app" -B "$work/app" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_DISABLE_FIND_PACKAGE_PkgConfig=ON >"$work/log" 2>&1
-"$cmake" --build "$work/app" >>"$work/log" 2>&1
-"$work/app/app" "$model" >>"$work/log" 2>&1
 # shellcheck disable=SC2046,SC2086  # lists of flags on purpose
-"$CC" $CFLAGS "$here/app/app.c" -o "$work/app-pc" \
-    $(PKG_CONFIG_LIBDIR=$packages pkg-config --cflags --libs linnet-device) >>"$work/log" 2>&1
-LD_LIBRARY_PATH=$(dirname "$packages") "$work/app-pc" "$model" >>"$work/log" 2>&1
+{
+    "$cmake" -S "$here/app" -B "$work/app" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_DISABLE_FIND_PACKAGE_PkgConfig=ON
+    "$cmake" --build "$work/app"
+    "$work/app/app" "$model"
+    "$CC" $CFLAGS "$here/app/app.c" -o "$work/app-pc" \
+        $(PKG_CONFIG_LIBDIR=$packages pkg-config --cflags --libs linnet-device)
+    LD_LIBRARY_PATH=$(dirname "$packages") "$work/app-pc" "$model"
+} >"$work/log" 2>&1
 [ "$(find "$prefix" -name 'liblinnet-device.so.0' | wc -l)" = 1 ]
 done_ok
 
