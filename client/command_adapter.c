@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* adapter show|convert|merge: look at an adapter, turn a PEFT directory into a GGUF adapter or back, or put
- * it into its base model for good. */
+/* adapter show|convert|merge|unmerge: look at an adapter, turn a PEFT directory into a GGUF adapter or back,
+ * or put it into its base model for good, or take it out again. */
 #include "commands.h"
 #include "linnet/architecture.h"
 
@@ -174,6 +174,19 @@ static void report_written(const linnet_cli *cli, const adapter_options *o)
     linnet_cli_say(cli, "wrote %s\n", o->out);
 }
 
+/* The adapter times -1: merged, it takes out what was merged before. */
+static linnet_status negate(linnet_adapter **adapter, linnet_error *err)
+{
+    const linnet_adapter *list[] = {*adapter};
+    linnet_adapter *negative = NULL;
+    linnet_status status = linnet_adapter_blend(list, (const float[]){-1}, 1, &negative, err);
+    if (status != LINNET_OK)
+        return status;
+    linnet_adapter_destroy(*adapter);
+    *adapter = negative;
+    return LINNET_OK;
+}
+
 static linnet_status with_model(const linnet_cli *cli, const char *action, const adapter_options *o,
                                 linnet_error *err)
 {
@@ -189,7 +202,9 @@ static linnet_status with_model(const linnet_cli *cli, const char *action, const
     } else if (status == LINNET_OK) {
         if (strcmp(action, "convert") == 0)
             status = convert(o, model, adapter, err);
-        else
+        else if (strcmp(action, "unmerge") == 0)
+            status = negate(&adapter, err);
+        if (status == LINNET_OK && strcmp(action, "convert") != 0)
             status = linnet_adapter_merge(adapter, model,
                                           o->type == 0 ? LINNET_TENSOR_F16 : LINNET_TENSOR_F32, o->out, err);
         if (status == LINNET_OK)
@@ -206,9 +221,9 @@ static int command_adapter(linnet_cli *cli, int argc, char **argv)
     linnet_option options[] = {
         CLIENT_REQUIRED("adapter", &o.adapter, "PATH", "PEFT directory or GGUF adapter"),
         CLIENT_TEXT("model", &o.model, "FILE", "its GGUF model; show can do without"),
-        CLIENT_TEXT("out", &o.out, "PATH", "convert, merge: what to write"),
+        CLIENT_TEXT("out", &o.out, "PATH", "convert, merge, unmerge: what to write"),
         CLIENT_CHOICE("format", &o.format, "peft|gguf", "convert: into which form"),
-        CLIENT_CHOICE("type", &o.type, "F16|F32", "merge: of the adapted matrices"),
+        CLIENT_CHOICE("type", &o.type, "F16|F32", "merge, unmerge: of the adapted matrices"),
     };
     int exit_status =
         linnet_cli_parse(cli, &client_command_adapter, options, ARRAY_LEN(options), argc, argv, 1, 1);
@@ -216,8 +231,8 @@ static int command_adapter(linnet_cli *cli, int argc, char **argv)
         return exit_status;
     const char *action = cli->positionals[0];
     bool show = strcmp(action, "show") == 0, converts = strcmp(action, "convert") == 0;
-    if (!show && !converts && strcmp(action, "merge") != 0)
-        return linnet_cli_usage(cli, "'%s': show, convert or merge is wanted", action);
+    if (!show && !converts && strcmp(action, "merge") != 0 && strcmp(action, "unmerge") != 0)
+        return linnet_cli_usage(cli, "'%s': show, convert, merge or unmerge is wanted", action);
     if (!show && (!o.model || !o.out))
         return linnet_cli_usage(cli, "%s needs --%s", action, o.model ? "out" : "model");
     if (converts && !options[3].is_set)
@@ -227,5 +242,6 @@ static int command_adapter(linnet_cli *cli, int argc, char **argv)
     return status == LINNET_OK ? 0 : linnet_cli_fail(cli, &err);
 }
 
-const linnet_command client_command_adapter = {"adapter", "show|convert|merge",
-                                               "Show, convert or merge a LoRA adapter.", command_adapter};
+const linnet_command client_command_adapter = {"adapter", "show|convert|merge|unmerge",
+                                               "Show, convert, merge or unmerge a LoRA adapter.",
+                                               command_adapter};

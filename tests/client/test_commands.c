@@ -519,7 +519,9 @@ static void adapters_convert_and_merge_without_changing_the_loss(void **state)
                                        "adapter convert --model $M/stories260K-F32.gguf --adapter "
                                        "$T/tuned.gguf --out $T/again --format peft --json",
                                        "adapter merge --model $M/stories260K-F32.gguf --adapter $T/again "
-                                       "--out $T/merged.gguf --type F32 --json"};
+                                       "--out $T/merged.gguf --type F32 --json",
+                                       "adapter unmerge --model $T/merged.gguf --adapter $T/tuned "
+                                       "--out $T/unmerged.gguf --type F32 --json"};
     for (size_t i = 0; i < ARRAY_LEN(made); i++)
         json_decref(result_of(made[i]));
     expect_same_adapter("tuned", "again");
@@ -527,6 +529,15 @@ static void adapters_convert_and_merge_without_changing_the_loss(void **state)
         "evaluate --model $M/stories260K-F32.gguf --adapter $T/tuned --data $T/train.jsonl --json", "loss");
     double merged = result_number("evaluate --model $T/merged.gguf --data $T/train.jsonl --json", "loss");
     assert_true(fabs(tuned - merged) < 1e-4);
+    double base =
+        result_number("evaluate --model $M/stories260K-F32.gguf --data $T/train.jsonl --json", "loss");
+    double unmerged = result_number("evaluate --model $T/unmerged.gguf --data $T/train.jsonl --json", "loss");
+    assert_true(fabs(base - unmerged) < 1e-5 && fabs(base - merged) > 1e-3);
+    /* halves of it add up to it */
+    double halves = result_number("evaluate --model $M/stories260K-F32.gguf --adapter $T/tuned:0.5 --adapter "
+                                  "$T/tuned.gguf:0.5 --data $T/train.jsonl --json",
+                                  "loss");
+    assert_true(fabs(tuned - halves) < 1e-4);
     json_t *shown = result_of("adapter show --model $M/stories260K-F32.gguf --adapter $T/tuned --json");
     assert_int_equal(number(shown, "rank"), 4);
     assert_int_equal(json_array_size(json_object_get(shown, "entries")), 35);
