@@ -9,6 +9,8 @@
 #define LINNET_GGUF_TENSORS_MAX 65536
 /* Files in use have a few dozen keys; vocabularies are arrays under one key. */
 #define LINNET_GGUF_VALUES_MAX 65536
+/* Files of one model: the largest in use have some 200. Each is mapped. */
+#define LINNET_GGUF_PARTS_MAX 1024
 /* The format's own limits (GGUF v3, "gguf_metadata_kv_t" and "gguf_tensor_info_t"). */
 #define LINNET_GGUF_KEY_BYTES_MAX 65535
 #define LINNET_GGUF_TENSOR_NAME_BYTES_MAX 64

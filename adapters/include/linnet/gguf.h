@@ -7,6 +7,7 @@
  * return is in bounds. */
 
 #include "linnet/file.h"
+#include "linnet/hash.h"
 
 #include <stdio.h>
 
@@ -80,10 +81,15 @@ typedef struct linnet_gguf_tensor {
 
 typedef struct linnet_gguf linnet_gguf;
 
-/** Map and check a file. Errors name the path, the byte and what is wrong there. */
+/** Map and check a model file. Of a model in several files (NAME-00001-of-00003.gguf, split.count) `path` is
+ * the first, and all are mapped: values are those of the first less split.*, tensors those of all in their
+ * order. Errors name the path, the byte and what is wrong there; of another part, the first one. */
 linnet_status linnet_gguf_open(const char *path, linnet_gguf **ret_gguf, linnet_error *err) LINNET_NODISCARD;
 /** The same over borrowed bytes that outlive the object (for tests and fuzzing). */
 linnet_status linnet_gguf_open_bytes(const void *bytes, size_t n_bytes, linnet_gguf **ret_gguf,
+                                     linnet_error *err) LINNET_NODISCARD;
+/** The same over the n_parts files of one model. */
+linnet_status linnet_gguf_open_parts(const linnet_map *parts, size_t n_parts, linnet_gguf **ret_gguf,
                                      linnet_error *err) LINNET_NODISCARD;
 void linnet_gguf_close(linnet_gguf *gguf);
 
@@ -95,7 +101,11 @@ const linnet_gguf_tensor *linnet_gguf_tensor_at(const linnet_gguf *gguf, size_t 
 const linnet_gguf_tensor *linnet_gguf_find_tensor(const linnet_gguf *gguf,
                                                   const char *name); /* NULL: absent */
 const char *linnet_gguf_path(const linnet_gguf *gguf);               /* "" for bytes */
-size_t linnet_gguf_n_bytes(const linnet_gguf *gguf);
+size_t linnet_gguf_n_bytes(const linnet_gguf *gguf);                 /* of all its files */
+/** H(OBJECT) over the files in their order, as they were mapped: the model of a task. Of one file that is its
+ * content address. */
+linnet_status linnet_gguf_hash(const linnet_gguf *gguf, linnet_hash *ret_hash,
+                               linnet_error *err) LINNET_NODISCARD;
 
 /** Typed reads of a key. Integer kinds convert where the value fits. NOT_FOUND (absent), FORMAT (other kind),
  * RANGE. */
