@@ -436,7 +436,7 @@ static linnet_status open_run(run *r, linnet_error *err)
     if (status == LINNET_OK)
         status = client_model_open(r->cli, r->model_path, NULL, &r->model, err);
     if (status == LINNET_OK)
-        status = linnet_hash_file(LINNET_LABEL_OBJECT, r->model_path, &r->model_hash, err);
+        status = linnet_gguf_hash(linnet_model_gguf(r->model.model), &r->model_hash, err);
     if (status == LINNET_OK)
         status = open_device(r, &policy, err);
     return status == LINNET_OK ? write_installed(r, err) : status;
