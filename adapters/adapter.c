@@ -33,7 +33,9 @@ linnet_status linnet_adapter_create(const linnet_layout *layout, linnet_adapter 
 linnet_status linnet_adapter_copy(const linnet_adapter *adapter, linnet_adapter **ret_adapter,
                                   linnet_error *err)
 {
-    linnet_status status = linnet_adapter_create(adapter->layout, ret_adapter, err);
+    linnet_status status = linnet_adapter_require_plain(adapter, "copied", err);
+    if (status == LINNET_OK)
+        status = linnet_adapter_create(adapter->layout, ret_adapter, err);
     if (status == LINNET_OK)
         memcpy((*ret_adapter)->data, adapter->data, adapter->layout->n_parameters * sizeof(float));
     return status;
@@ -45,7 +47,26 @@ void linnet_adapter_destroy(linnet_adapter *adapter)
         return;
     linnet_layout_destroy(adapter->layout);
     free(adapter->data);
+    free(adapter->magnitudes);
+    free(adapter->gains);
     free(adapter);
+}
+
+linnet_status linnet_adapter_require_plain(const linnet_adapter *adapter, const char *what, linnet_error *err)
+{
+    if (!adapter->magnitudes)
+        return LINNET_OK;
+    return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                       "this adapter has magnitudes (DoRA) and cannot be %s; merge it into its model instead",
+                       what);
+}
+
+size_t linnet_layout_rows_before(const linnet_layout *layout, size_t entry)
+{
+    size_t n = 0;
+    for (size_t e = 0; e < entry; e++)
+        n += layout->entries[e].rows;
+    return n;
 }
 
 /* ---- the start of training ---- */
@@ -134,6 +155,9 @@ linnet_status linnet_adapter_pack(const linnet_adapter *adapter, linnet_buffer *
 {
     size_t n = adapter->layout->n_parameters;
     uint8_t head[PACK_HEAD_BYTES];
+    linnet_status status = linnet_adapter_require_plain(adapter, "sent", err);
+    if (status != LINNET_OK)
+        return status;
     if (!linnet_buffer_reserve(ret_bytes, PACK_HEAD_BYTES + 4 * n))
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory to pack an adapter of %zu parameters", n);
     pack_head(adapter->layout, head);

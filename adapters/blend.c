@@ -85,6 +85,9 @@ linnet_status linnet_adapter_blend(const linnet_adapter *const *adapters, const 
     size_t n_entries = 0, at = 0;
     for (size_t i = 0; i < n; i++) {
         n_entries += adapters[i]->layout->n_entries; /* at most LINNET_LAYOUT_ENTRIES_MAX each */
+        linnet_status plain = linnet_adapter_require_plain(adapters[i], "summed or scaled", err);
+        if (plain != LINNET_OK)
+            return plain;
         if (!isfinite(scales[i]))
             return linnet_fail(err, LINNET_ERR_RANGE, "the scale of adapter %zu is not finite", i);
     }

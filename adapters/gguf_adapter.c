@@ -116,6 +116,9 @@ linnet_status linnet_adapter_save_gguf(const linnet_adapter *adapter, const char
                                        const char *path, linnet_error *err)
 {
     const linnet_layout *layout = adapter->layout;
+    linnet_status status = linnet_adapter_require_plain(adapter, "written", err);
+    if (status != LINNET_OK)
+        return status;
     float *b_rows = malloc(layout->n_b * sizeof(float)), *at = b_rows;
     if (!b_rows)
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory to write '%s'", path);
@@ -132,7 +135,7 @@ linnet_status linnet_adapter_save_gguf(const linnet_adapter *adapter, const char
         add_factor(writer, entry, ".lora_b", entry->rank, entry->rows,
                    at - (size_t)entry->rows * entry->rank);
     }
-    linnet_status status = linnet_gguf_writer_write(writer, path, err);
+    status = linnet_gguf_writer_write(writer, path, err);
     linnet_gguf_writer_destroy(writer);
     free(b_rows);
     return status;

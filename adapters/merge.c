@@ -35,6 +35,16 @@ static void merge_row(const linnet_layout_entry *entry, const linnet_gguf_tensor
             row[c] += scale * b_row[k] * a[k * entry->columns + c];
 }
 
+/* DoRA: the row keeps its direction and gets this length. */
+static void stretch_row(double *row, size_t n, double length)
+{
+    double squares = 0;
+    for (size_t c = 0; c < n; c++)
+        squares += row[c] * row[c];
+    for (size_t c = 0; squares > 0 && c < n; c++)
+        row[c] *= length / sqrt(squares);
+}
+
 /* False where a value does not fit the type. */
 static bool store_row(uint32_t type, const double *row, size_t n, uint8_t *bytes)
 {
@@ -67,6 +77,8 @@ static linnet_status produce_merged(void *context, const char *name, void *bytes
     const linnet_layout_entry *entry = &layout->entries[e];
     const linnet_gguf_tensor *base = linnet_gguf_find_tensor(job->model, name);
     const float *a = linnet_adapter_a(job->adapter, e), *b = linnet_adapter_b(job->adapter, e);
+    const float *magnitudes =
+        job->adapter->magnitudes ? job->adapter->magnitudes + linnet_layout_rows_before(layout, e) : NULL;
     size_t row_bytes = n_bytes / entry->rows;
     double scale = linnet_layout_scale(layout, entry), *row = malloc(entry->columns * sizeof(row[0]));
     linnet_status status = LINNET_OK;
@@ -74,6 +86,8 @@ static linnet_status produce_merged(void *context, const char *name, void *bytes
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory to merge '%s'", name);
     for (size_t r = 0; status == LINNET_OK && r < entry->rows; r++) {
         merge_row(entry, base, a, b + r * entry->rank, r, scale, row);
+        if (magnitudes)
+            stretch_row(row, entry->columns, magnitudes[r]);
         if (!store_row(job->type, row, entry->columns, (uint8_t *)bytes + r * row_bytes))
             status = linnet_fail(err, LINNET_ERR_RANGE, "row %zu of merged '%s' does not fit %s", r, name,
                                  linnet_tensor_type_name(job->type));

@@ -6,7 +6,7 @@
  * configuration is read for everything that would change what the adapter computes; whatever linnet does not
  * do is refused by name rather than ignored. Patterns of ranks and alphas are regular expressions there;
  * those that are names, which peft's own are, are understood. Left out: .bin weights (pickles run code when
- * they are read), DoRA, biases, embeddings.
+ * they are read), writing DoRA, biases, embeddings.
  */
 #include "adapter_load.h"
 
@@ -20,13 +20,15 @@
 
 #define CONFIG_FILE "adapter_config.json"
 #define WEIGHTS_FILE "adapter_model.safetensors"
+#define MAGNITUDE ".lora_magnitude_vector"
 #define PATTERN_MAX 128 /* bytes of a pattern of ranks or alphas */
 
 typedef struct peft_config {
     json_t *json; /* owned */
     uint32_t rank;
     double alpha;
-    bool by_root; /* rsLoRA: alpha / sqrt(rank) */
+    bool by_root;        /* rsLoRA: alpha / sqrt(rank) */
+    bool has_magnitudes; /* DoRA */
 } peft_config;
 
 /* ---- the configuration ---- */
@@ -62,10 +64,13 @@ static linnet_status check_features(const json_t *config, const linnet_architect
                                     linnet_error *err)
 {
     static const char *const off[] = {
-        "use_dora",          "use_qalora",
-        "lora_bias",         "modules_to_save",
-        "layer_replication", "trainable_token_indices",
-        "target_parameters", "alora_invocation_tokens",
+        "use_qalora",
+        "lora_bias",
+        "modules_to_save",
+        "layer_replication",
+        "trainable_token_indices",
+        "target_parameters",
+        "alora_invocation_tokens",
     };
     const char *type = json_string_value(json_object_get(config, "peft_type"));
     const json_t *bias = json_object_get(config, "bias");
@@ -157,6 +162,9 @@ static linnet_status parse_config(const json_t *config, const linnet_architectur
     ret_config->rank = (uint32_t)json_integer_value(rank);
     ret_config->alpha = json_number_value(alpha);
     ret_config->by_root = !is_off(json_object_get(config, "use_rslora"));
+    ret_config->has_magnitudes = !is_off(json_object_get(config, "use_dora"));
+    if (ret_config->has_magnitudes && architecture->hf_is_transposed) /* lengths of columns there */
+        return refuse(err, "use_dora");
     if (!(ret_config->alpha > 0) || ret_config->alpha > 1e8)
         return linnet_fail(err, LINNET_ERR_RANGE, "%s: 'lora_alpha' is not positive", CONFIG_FILE);
     status = check_pattern(config, "rank_pattern", err);
@@ -283,6 +291,66 @@ static linnet_status open_weights(const char *directory, linnet_safetensors **re
     return status;
 }
 
+/* ---- magnitudes of DoRA ---- */
+
+/* "...q_proj.lora_magnitude_vector.weight", or without ".weight" as older versions wrote it. */
+static const linnet_safetensors_tensor *find_magnitude(const linnet_safetensors *file,
+                                                       const linnet_architecture *architecture,
+                                                       const linnet_layout_entry *entry)
+{
+    char module[160];
+    int n =
+        snprintf(module, sizeof(module), ".%u.%s", (unsigned)entry->layer, architecture->hf[entry->target]);
+    for (size_t i = 0; i < linnet_safetensors_n_tensors(file); i++) {
+        const linnet_safetensors_tensor *tensor = linnet_safetensors_at(file, i);
+        const char *end = strstr(tensor->name, MAGNITUDE);
+        if (end && end - tensor->name > n && memcmp(end - n, module, (size_t)n) == 0)
+            return tensor;
+    }
+    return NULL;
+}
+
+static bool is_row_vector(const linnet_safetensors_tensor *tensor, uint32_t n)
+{
+    return (tensor->n_dims == 1 && tensor->dims[0] == n) ||
+           (tensor->n_dims == 2 && tensor->dims[0] == 1 && tensor->dims[1] == n);
+}
+
+/* One length for each row of an adapted matrix, into GGUF's order; rows: room for them. */
+static linnet_status read_magnitude(const linnet_safetensors *file, const linnet_architecture *architecture,
+                                    const linnet_layout_entry *entry, float *rows, float *magnitudes,
+                                    linnet_error *err)
+{
+    const linnet_safetensors_tensor *tensor = find_magnitude(file, architecture, entry);
+    linnet_layout_entry one = *entry; /* they are moved as the rows of a B of rank 1 are */
+    if (!tensor || !is_row_vector(tensor, entry->rows))
+        return linnet_fail(err, LINNET_ERR_FORMAT, "'%s' has no %u magnitudes in %s", entry->name,
+                           (unsigned)entry->rows, WEIGHTS_FILE);
+    one.rank = 1;
+    linnet_safetensors_read(tensor, rows);
+    linnet_permute_rows(&one, true, rows, magnitudes);
+    for (size_t r = 0; r < entry->rows; r++)
+        if (!isfinite(magnitudes[r]))
+            return linnet_fail(err, LINNET_ERR_RANGE, "a magnitude of '%s' is NaN or infinite", entry->name);
+    return LINNET_OK;
+}
+
+static linnet_status read_magnitudes(const linnet_safetensors *file, const linnet_architecture *architecture,
+                                     linnet_adapter *adapter, linnet_error *err)
+{
+    const linnet_layout *layout = adapter->layout;
+    size_t n_all = linnet_layout_rows_before(layout, layout->n_entries), at = 0;
+    float *rows = malloc(n_all * sizeof(float));
+    linnet_status status = LINNET_OK;
+    adapter->magnitudes = malloc(n_all * sizeof(float));
+    if (!rows || !adapter->magnitudes)
+        status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory for %zu magnitudes", n_all);
+    for (size_t e = 0; e < layout->n_entries && status == LINNET_OK; at += layout->entries[e++].rows)
+        status = read_magnitude(file, architecture, &layout->entries[e], rows, adapter->magnitudes + at, err);
+    free(rows);
+    return status;
+}
+
 linnet_status linnet_adapter_load_peft(const char *directory, const layout_model *model,
                                        linnet_adapter **ret_adapter, linnet_error *err)
 {
@@ -293,10 +361,18 @@ linnet_status linnet_adapter_load_peft(const char *directory, const layout_model
     if (status == LINNET_OK)
         status = open_weights(directory, &file, err);
     for (size_t i = 0; status == LINNET_OK && i < linnet_safetensors_n_tensors(file); i++)
-        status = find_factor(linnet_safetensors_at(file, i), &config, model->architecture, &found, err);
+        if (!config.has_magnitudes || !strstr(linnet_safetensors_at(file, i)->name, MAGNITUDE))
+            status = find_factor(linnet_safetensors_at(file, i), &config, model->architecture, &found, err);
     if (status == LINNET_OK)
         status = linnet_found_assemble(&found, model, common_alpha(&config, &found), true, read_tensor,
                                        ret_adapter, err);
+    if (status == LINNET_OK && config.has_magnitudes) {
+        status = read_magnitudes(file, model->architecture, *ret_adapter, err);
+        if (status != LINNET_OK) {
+            linnet_adapter_destroy(*ret_adapter);
+            *ret_adapter = NULL;
+        }
+    }
     free(found.items);
     linnet_safetensors_close(file);
     json_decref(config.json);
@@ -466,7 +542,9 @@ linnet_status linnet_adapter_save_peft(const linnet_adapter *adapter, const char
         linnet_architecture_find((linnet_text){architecture, strlen(architecture)});
     if (!row)
         return linnet_fail(err, LINNET_ERR_ARG, "unknown architecture '%s'", architecture);
-    linnet_status status = check_entries(adapter->layout, row, err);
+    linnet_status status = linnet_adapter_require_plain(adapter, "written", err);
+    if (status == LINNET_OK)
+        status = check_entries(adapter->layout, row, err);
     if (status != LINNET_OK)
         return status;
     if (!linnet_utf8_is_valid(base_model_name, strlen(base_model_name)))

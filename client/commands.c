@@ -33,7 +33,7 @@ static linnet_status open_adapters(const linnet_texts *texts, client_model *m, l
     }
     if (status == LINNET_OK && texts->n_items == 1 && scales[0] == 1) {
         m->adapter = list[0]; /* as it is: training goes on from it */
-        return LINNET_OK;
+        return linnet_model_prepare_adapter(m->model, m->adapter, err);
     }
     if (status == LINNET_OK)
         status = linnet_adapter_blend((const linnet_adapter *const *)list, scales, texts->n_items,

@@ -20,6 +20,7 @@ typedef struct generation {
     int32_t end_of_turn; /* stops, besides the end token */
     FILE *stream;        /* where text goes as it comes; NULL: nowhere */
     linnet_ids ids;
+    linnet_detokenizer detokenizer;
     linnet_buffer text;
     const char *stopped; /* "end", "tokens" or "context" */
     double prefill_seconds, decode_seconds;
@@ -35,18 +36,32 @@ static void generation_release(generation *g)
 
 static bool is_end(const generation *g, int32_t id)
 {
-    return id == linnet_tokenizer_end(g->model->tokenizer) || id == g->end_of_turn;
+    return linnet_tokenizer_is_end(g->model->tokenizer, id) || (id >= 0 && id == g->end_of_turn);
+}
+
+/* Text beyond the first n_shown bytes goes out. */
+static void show_text(const generation *g, size_t n_shown)
+{
+    if (g->stream && g->text.n_bytes > n_shown) {
+        (void)fwrite(g->text.bytes + n_shown, 1, g->text.n_bytes - n_shown,
+                     g->stream); /* checked at the end */
+        (void)fflush(g->stream);
+    }
 }
 
 static void keep_token(generation *g, int32_t id)
 {
-    size_t n_before = g->text.n_bytes;
-    linnet_detokenize(g->model->tokenizer, id, &g->text);
-    if (g->stream) {
-        (void)fwrite(g->text.bytes + n_before, 1, g->text.n_bytes - n_before,
-                     g->stream); /* checked at the end */
-        (void)fflush(g->stream);
-    }
+    size_t n_shown = g->text.n_bytes;
+    linnet_detokenizer_push(&g->detokenizer, id, &g->text);
+    show_text(g, n_shown);
+}
+
+/* What began as a character and was not finished. */
+static void keep_rest(generation *g)
+{
+    size_t n_shown = g->text.n_bytes;
+    linnet_detokenizer_finish(&g->detokenizer, &g->text);
+    show_text(g, n_shown);
 }
 
 /* Feeds the prompt and draws tokens until one ends the text, the number is reached or the context is full. */
@@ -59,6 +74,7 @@ static linnet_status generate(generation *g, const linnet_ids *prompt, uint32_t 
     g->prefill_seconds = client_seconds() - start;
     start = client_seconds();
     g->stopped = "tokens";
+    linnet_detokenizer_init(&g->detokenizer, g->model->tokenizer);
     while (status == LINNET_OK && g->ids.n_items < g->n_tokens) {
         int32_t id = -1;
         status = linnet_sampler_next(&g->sampler, logits, vocabulary, &id, err);
@@ -81,6 +97,7 @@ static linnet_status generate(generation *g, const linnet_ids *prompt, uint32_t 
         }
         status = linnet_session_feed(g->session, &id, 1, &logits, err);
     }
+    keep_rest(g);
     g->decode_seconds = client_seconds() - start;
     return status;
 }
@@ -264,7 +281,9 @@ static linnet_status answer(const linnet_cli *cli, const client_model *m, genera
         client_put_ids(turn, "ids", g->ids.items, g->ids.n_items);
         linnet_cli_emit(cli, turn);
         linnet_buffer_append_u8(&g->text, 0);
-        status = say_turn(c, "assistant", g->text.failed ? "" : (const char *)g->text.bytes, err);
+        const char *said = g->text.failed ? "" : (const char *)g->text.bytes;
+        status =
+            say_turn(c, "assistant", said + strspn(said, " "), err); /* formats put their own space there */
     }
     linnet_ids_release(&ids);
     return status;
@@ -363,7 +382,9 @@ static linnet_status run_tokenize(const linnet_cli *cli, const char *path, const
     linnet_gguf *gguf = NULL; /* not a model: files with a vocabulary alone will do */
     linnet_tokenizer *tokenizer = NULL;
     linnet_ids ids = {0};
-    unsigned flags = LINNET_TOKENIZE_PREFIX | (special ? LINNET_TOKENIZE_BEGIN | LINNET_TOKENIZE_SPECIAL : 0);
+    unsigned flags = LINNET_TOKENIZE_PREFIX;
+    if (special)
+        flags |= LINNET_TOKENIZE_BEGIN | LINNET_TOKENIZE_SPECIAL | LINNET_TOKENIZE_END;
     linnet_status status = linnet_gguf_open(path, &gguf, err);
     if (status == LINNET_OK)
         status = linnet_tokenizer_create(gguf, &tokenizer, err);
@@ -390,7 +411,7 @@ static int command_tokenize(linnet_cli *cli, int argc, char **argv)
         CLIENT_REQUIRED("model", &path, "FILE", "GGUF model or vocabulary"),
         CLIENT_TEXT("text", &text, "TEXT", "what to tokenise"),
         CLIENT_TEXT("file", &file, "FILE", "a file to tokenise instead"),
-        CLIENT_FLAG("special", &special, "begin-of-text in front, special tokens by name"),
+        CLIENT_FLAG("special", &special, "begin and end as the file says, special tokens by name"),
     };
     int exit_status =
         linnet_cli_parse(cli, &client_command_tokenize, options, ARRAY_LEN(options), argc, argv, 0, 0);

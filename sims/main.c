@@ -318,7 +318,7 @@ static linnet_status print_sample(const linnet_cli *cli, const char *name, const
     for (int i = 0; status == LINNET_OK && i < 48; i++) {
         int32_t id;
         status = linnet_sampler_next(&sampler, logits, linnet_tokenizer_vocabulary(tokenizer), &id, err);
-        if (status != LINNET_OK || id == linnet_tokenizer_end(tokenizer))
+        if (status != LINNET_OK || linnet_tokenizer_is_end(tokenizer, id))
             break;
         linnet_detokenize(tokenizer, id, &text);
         status = linnet_session_feed(session, &id, 1, &logits, err);

@@ -286,6 +286,8 @@ linnet_status linnet_arena_gradient(linnet_arena *arena, const linnet_adapter *a
     if (!arena->train)
         return linnet_fail(err, LINNET_ERR_ARG, "this arena was made for scoring; training needs another");
     linnet_status status = prepare_sequence(arena, sequence, &n_counted, &n_tokens, err);
+    if (status == LINNET_OK && adapter)
+        status = linnet_adapter_require_plain(adapter, "trained", err);
     if (status == LINNET_OK)
         status = prepare_adapter(arena, adapter, err);
     if (status != LINNET_OK)

@@ -29,8 +29,7 @@ void linnet_lora_unbind(linnet_lora_table *table, const linnet_model *model)
     table->lowest_layer = model->shape.n_layers;
 }
 
-/* The linears whose rows an adapted matrix holds, one after another: [*ret_first, *ret_first + returned). */
-static size_t linears_of(const linnet_model *model, linnet_target target, linnet_target *ret_first)
+size_t linnet_lora_linears(const linnet_model *model, linnet_target target, linnet_target *ret_first)
 {
     bool is_fused = target == LINNET_TARGET_FFN_UP && model->architecture->has_fused_gate;
     *ret_first = target == LINNET_TARGET_ATTN_QKV ? LINNET_TARGET_ATTN_Q
@@ -49,7 +48,11 @@ static linnet_status bind_entry(linnet_lora_table *table, const linnet_model *mo
         return linnet_fail(err, LINNET_ERR_MISMATCH,
                            "the adapter adapts '%s', which model '%s' does not have", entry->name,
                            linnet_gguf_path(model->gguf));
-    size_t n = linears_of(model, entry->target, &first);
+    size_t n = linnet_lora_linears(model, entry->target, &first);
+    if (adapter->magnitudes && !adapter->gains)
+        return linnet_fail(err, LINNET_ERR_ARG, "an adapter with magnitudes was not prepared for its model");
+    const float *gains =
+        adapter->gains ? adapter->gains + linnet_layout_rows_before(adapter->layout, index) : NULL;
     const linnet_matrix *linears = &model->layers[entry->layer].linears[first];
     linnet_lora *lora = &table->entries[entry->layer * LINNET_LINEARS + (size_t)first];
     for (size_t i = 0; i < n; i++)
@@ -68,7 +71,8 @@ static linnet_status bind_entry(linnet_lora_table *table, const linnet_model *mo
                                 .rank = entry->rank,
                                 .scale = (float)linnet_layout_scale(adapter->layout, entry),
                                 .a_offset = entry->a_offset,
-                                .b_offset = entry->b_offset + at * entry->rank};
+                                .b_offset = entry->b_offset + at * entry->rank,
+                                .gains = gains ? gains + at : NULL};
     }
     return LINNET_OK;
 }
@@ -121,6 +125,8 @@ void linnet_linear_forward(const linnet_product *product, const linnet_matrix *w
     else
         linnet_product_gemm(product, LINNET_GEMM_NT, n_tokens, w->rows, lora->rank, lora->scale, h,
                             lora->rank, lora->b, lora->rank, y, w->rows, true);
+    for (size_t i = 0; lora->gains && i < n_tokens * w->rows; i++)
+        y[i] *= lora->gains[i % w->rows];
 }
 
 void linnet_lora_backward_factors(const linnet_product *product, const linnet_matrix *w,

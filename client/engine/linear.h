@@ -13,6 +13,7 @@ typedef struct linnet_lora {
     const float *a, *b; /* borrowed from the adapter: (rank, columns), (rows, rank) */
     uint32_t rank;
     float scale;               /* alpha / rank */
+    const float *gains;        /* of rows, the base's included (DoRA); NULL: none */
     size_t h_column;           /* sum of the ranks before it in its layer: where its h begins */
     size_t a_offset, b_offset; /* of the factors in the adapter's data and in gradients */
 } linnet_lora;
@@ -24,6 +25,9 @@ typedef struct linnet_lora_table {
     size_t rank_sum;       /* the largest sum of ranks in a layer: columns of h */
     uint32_t lowest_layer; /* with a side path; n_layers where none has */
 } linnet_lora_table;
+
+/** The linears whose rows an adapted matrix holds, one after another: [*ret_first, *ret_first + returned). */
+size_t linnet_lora_linears(const linnet_model *model, linnet_target target, linnet_target *ret_first);
 
 linnet_status linnet_lora_table_init(linnet_lora_table *table, const linnet_model *model,
                                      linnet_error *err) LINNET_NODISCARD;
@@ -38,7 +42,7 @@ linnet_status linnet_lora_bind(linnet_lora_table *table, const linnet_model *mod
 /** h (n, rank) = x A^T; nothing without a side path. */
 void linnet_lora_forward_h(const linnet_product *product, const linnet_matrix *w, const linnet_lora *lora,
                            const float *x, size_t n_tokens, float *h);
-/** y = x W^T + scale h B^T, and h as above. */
+/** y = gains (x W^T + scale h B^T), and h as above. */
 void linnet_linear_forward(const linnet_product *product, const linnet_matrix *w, const linnet_lora *lora,
                            const float *x, size_t n_tokens, float *h, float *y);
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A vocabulary from a GGUF file's metadata: pieces, scores, types, the special tokens and settings; ids of
- * pieces through a hash table, pieces of ids back into text. How plain text becomes pieces is
- * tokenizer_spm.c. Byte pair encoding (gpt2) and WordPiece (bert) are not here. */
+/* A vocabulary from a GGUF file's metadata: pieces, scores, types and settings, and ids of pieces through a
+ * hash table. How plain text becomes ids is tokenizer_spm.c, tokenizer_bpe.c or tokenizer_wordpiece.c. */
 #include "tokenizer_state.h"
 
 #include <math.h>
@@ -85,50 +84,6 @@ static void index_bytes(linnet_tokenizer *t)
     }
 }
 
-static bool is_special(const linnet_tokenizer *t, uint32_t id)
-{
-    return t->types[id] == PIECE_CONTROL || t->types[id] == PIECE_USER_DEFINED ||
-           t->types[id] == PIECE_UNKNOWN;
-}
-
-static const linnet_text *sorted_pieces(const void *item)
-{
-    const linnet_text *const *p = item;
-    return *p;
-}
-
-static int by_first_byte_then_longest(const void *a, const void *b)
-{
-    const linnet_text *x = sorted_pieces(a), *y = sorted_pieces(b);
-    if (x->bytes[0] != y->bytes[0])
-        return (uint8_t)x->bytes[0] < (uint8_t)y->bytes[0] ? -1 : 1;
-    if (x->n_bytes != y->n_bytes)
-        return x->n_bytes > y->n_bytes ? -1 : 1;
-    return x < y ? -1 : x > y; /* pointers into one array: by id */
-}
-
-static linnet_status index_specials(linnet_tokenizer *t, linnet_error *err)
-{
-    size_t n = 0;
-    for (uint32_t id = 0; id < t->n_vocabulary; id++)
-        n += is_special(t, id) && t->pieces[id].n_bytes > 0;
-    const linnet_text **found = malloc((n + 1) * sizeof(*found));
-    t->specials = malloc((n + 1) * sizeof(*t->specials));
-    if (!found || !t->specials) {
-        free(found);
-        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for %zu special tokens", n);
-    }
-    for (uint32_t id = 0; id < t->n_vocabulary; id++) {
-        if (is_special(t, id) && t->pieces[id].n_bytes > 0)
-            found[t->n_specials++] = &t->pieces[id];
-    }
-    qsort(found, n, sizeof(*found), by_first_byte_then_longest);
-    for (size_t i = 0; i < n; i++)
-        t->specials[i] = (int32_t)(found[i] - t->pieces);
-    free(found);
-    return LINNET_OK;
-}
-
 /* ---- metadata ---- */
 
 static linnet_status read_pieces(linnet_tokenizer *t, const linnet_gguf *gguf, linnet_error *err)
@@ -141,9 +96,10 @@ static linnet_status read_pieces(linnet_tokenizer *t, const linnet_gguf *gguf, l
                            (unsigned long long)tokens->n_elements, VOCABULARY_MAX);
     t->n_vocabulary = (uint32_t)tokens->n_elements;
     t->pieces = calloc(t->n_vocabulary, sizeof(*t->pieces));
-    t->scores = calloc(t->n_vocabulary, sizeof(*t->scores));
     t->types = malloc(t->n_vocabulary);
-    if (!t->pieces || !t->scores || !t->types)
+    if (t->kind == TOKENIZER_SPM)
+        t->scores = calloc(t->n_vocabulary, sizeof(*t->scores));
+    if (!t->pieces || !t->types || (t->kind == TOKENIZER_SPM && !t->scores))
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for %u tokens", (unsigned)t->n_vocabulary);
     size_t at = 0;
     for (uint32_t id = 0; id < t->n_vocabulary; id++) {
@@ -169,7 +125,9 @@ static linnet_status find_numbers(const linnet_tokenizer *t, const linnet_gguf *
 static linnet_status read_scores_and_types(linnet_tokenizer *t, const linnet_gguf *gguf, linnet_error *err)
 {
     const linnet_gguf_value *scores = NULL, *types = NULL;
-    linnet_status status = find_numbers(t, gguf, "tokenizer.ggml.scores", &scores, err);
+    linnet_status status = LINNET_OK;
+    if (t->scores)
+        status = find_numbers(t, gguf, "tokenizer.ggml.scores", &scores, err);
     if (status == LINNET_OK)
         status = find_numbers(t, gguf, "tokenizer.ggml.token_type", &types, err);
     if (status != LINNET_OK)
@@ -182,7 +140,8 @@ static linnet_status read_scores_and_types(linnet_tokenizer *t, const linnet_ggu
         if (types && linnet_gguf_array_number(types, id, &type) != LINNET_OK)
             return linnet_fail(err, LINNET_ERR_FORMAT, "tokenizer.ggml.token_type: no number at %u",
                                (unsigned)id);
-        t->scores[id] = isnan(score) ? -INFINITY : (float)score; /* a NaN would break the order of the heap */
+        if (t->scores) /* a NaN has no place in an order */
+            t->scores[id] = isnan(score) ? -INFINITY : (float)score;
         t->types[id] = type >= PIECE_NORMAL && type <= PIECE_BYTE ? (uint8_t)type : PIECE_NORMAL;
     }
     return LINNET_OK;
@@ -218,25 +177,20 @@ static linnet_status read_bool(const linnet_gguf *gguf, const char *name, bool a
     return LINNET_OK;
 }
 
-static linnet_status read_settings(linnet_tokenizer *t, const linnet_gguf *gguf, linnet_error *err)
-{
-    linnet_status status = read_id(t, gguf, "tokenizer.ggml.bos_token_id", 1, &t->begin, err);
-    if (status == LINNET_OK)
-        status = read_id(t, gguf, "tokenizer.ggml.eos_token_id", 2, &t->end, err);
-    if (status == LINNET_OK)
-        status = read_id(t, gguf, "tokenizer.ggml.unknown_token_id", 0, &t->unknown, err);
-    if (status == LINNET_OK)
-        status = read_bool(gguf, "tokenizer.ggml.add_bos_token", true, &t->adds_begin, err);
-    if (status == LINNET_OK)
-        status = read_bool(gguf, "tokenizer.ggml.add_space_prefix", true, &t->adds_prefix, err);
-    if (status != LINNET_OK)
-        return status;
-    t->adds_begin = t->adds_begin && t->begin >= 0;
-    status = linnet_gguf_get_text(gguf, "tokenizer.chat_template", &t->chat_template, err);
-    return status == LINNET_ERR_NOT_FOUND ? LINNET_OK : status;
-}
+#define NO_ID UINT32_MAX
 
-static linnet_status check_model(const linnet_gguf *gguf, linnet_error *err)
+/* What a file of a kind means where it says nothing. */
+static const struct {
+    const char *model; /* tokenizer.ggml.model */
+    uint32_t begin, end, unknown;
+    bool adds_begin, adds_prefix;
+} kinds[] = {
+    [TOKENIZER_SPM] = {"llama", 1, 2, 0, true, true},
+    [TOKENIZER_BPE] = {"gpt2", 11, 11, NO_ID, false, false},
+    [TOKENIZER_WORDPIECE] = {"bert", 101, NO_ID, 100, true, false},
+};
+
+static linnet_status read_kind(linnet_tokenizer *t, const linnet_gguf *gguf, linnet_error *err)
 {
     linnet_text model = {0};
     linnet_status status = linnet_gguf_get_text(gguf, "tokenizer.ggml.model", &model, err);
@@ -244,36 +198,179 @@ static linnet_status check_model(const linnet_gguf *gguf, linnet_error *err)
         return linnet_fail(err, LINNET_ERR_FORMAT, "the file has no tokenizer (no key tokenizer.ggml.model)");
     if (status != LINNET_OK)
         return status;
-    if (!linnet_text_is(model, "llama"))
-        return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
-                           "tokenizer '%.*s' is not supported yet, only 'llama' is",
-                           model.n_bytes > 32 ? 32 : (int)model.n_bytes, model.bytes);
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        if (linnet_text_is(model, kinds[i].model)) {
+            t->kind = (tokenizer_kind)i;
+            return LINNET_OK;
+        }
+    }
+    return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                       "tokenizer.ggml.model: '%.*s' is a tokenizer linnet does not know",
+                       model.n_bytes > 32 ? 32 : (int)model.n_bytes, model.bytes);
+}
+
+/* Control tokens of well-known families by their names, whatever type a file gives them, as in llama.cpp:
+ * first those that end a text or a turn, then those that fill-in-the-middle models put into a text. */
+static const char *const end_names[] = {"<|eot_id|>",
+                                        "<|eom_id|>",
+                                        "<|end_of_text|>",
+                                        "<|im_end|>",
+                                        "<|endoftext|>",
+                                        "<|end|>",
+                                        "<|end_of_turn|>",
+                                        "<end_of_turn>",
+                                        "<eos>",
+                                        "</s>",
+                                        "<EOT>",
+                                        "_<EOT>",
+                                        "[EOT]",
+                                        "[EOS]",
+                                        "<|fim_pad|>",
+                                        "<fim-pad>",
+                                        "<fim_pad>",
+                                        "<PAD>",
+                                        "<|fim_repo|>",
+                                        "<|repo_name|>",
+                                        "<fim-repo>",
+                                        "<REPO>",
+                                        "<reponame>",
+                                        "<|file_sep|>",
+                                        "<｜end▁of▁sentence｜>",
+                                        "<end_of_utterance>"};
+static const char *const middle_names[] = {
+    "<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<PRE>",           "▁<PRE>",         "<|fim_suffix|>",
+    "<fim-suffix>",   "<fim_suffix>", "<SUF>",        "▁<SUF>",          "<|fim_middle|>", "<fim-middle>",
+    "<fim_middle>",   "<MID>",        "▁<MID>",       "<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"};
+_Static_assert(ARRAY_LEN(end_names) + 3 <= LINNET_ENDS_MAX, "all ends have room");
+
+static void name_controls(linnet_tokenizer *t)
+{
+    for (size_t i = 0; i < ARRAY_LEN(end_names); i++) {
+        int32_t id = linnet_tokenizer_find(t, end_names[i]);
+        if (id < 0)
+            continue;
+        t->types[id] = PIECE_CONTROL;
+        t->ends[t->n_ends++] = id;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(middle_names); i++) {
+        int32_t id = linnet_tokenizer_find(t, middle_names[i]);
+        if (id >= 0)
+            t->types[id] = PIECE_CONTROL;
+    }
+}
+
+/* Families end a turn with another token than a text, and some files name it. */
+static linnet_status read_ends(linnet_tokenizer *t, const linnet_gguf *gguf, linnet_error *err)
+{
+    static const char *const keys[] = {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+    t->ends[t->n_ends++] = t->end;
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        linnet_status status = read_id(t, gguf, keys[i], NO_ID, &t->ends[t->n_ends], err);
+        if (status != LINNET_OK)
+            return status;
+        t->n_ends++;
+    }
     return LINNET_OK;
+}
+
+/* GGUF files do not tell which tokens take the white space behind them; llama.cpp goes by the model's name.
+ */
+static void read_stripping(linnet_tokenizer *t, const linnet_gguf *gguf)
+{
+    static const char *const keep[] = {"<unk>", "<s>", "<|endoftext|>"};
+    linnet_text name = {0};
+    if (linnet_gguf_get_text(gguf, "general.name", &name, NULL) != LINNET_OK)
+        return;
+    for (size_t at = 0; at + 4 <= name.n_bytes; at++) {
+        const char *s = name.bytes + at;
+        bool dash = name.n_bytes - at >= 5 && s[3] == '-';
+        if ((s[0] | 0x20) == 'p' && (s[1] | 0x20) == 'h' && (s[2] | 0x20) == 'i' && s[dash ? 4 : 3] == '3')
+            t->strips_right = true;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(keep); i++)
+        t->keeps_right[i] = linnet_tokenizer_find(t, keep[i]);
+}
+
+/* BERT's texts stand between [CLS] and [SEP]. */
+static linnet_status read_wordpiece(linnet_tokenizer *t, const linnet_gguf *gguf, linnet_error *err)
+{
+    linnet_status status = LINNET_OK;
+    if (!linnet_gguf_find(gguf, "tokenizer.ggml.bos_token_id"))
+        status = read_id(t, gguf, "tokenizer.ggml.cls_token_id", kinds[t->kind].begin, &t->begin, err);
+    if (status == LINNET_OK) /* misspelled in the format */
+        status = read_id(t, gguf, "tokenizer.ggml.seperator_token_id", 102, &t->last, err);
+    if (status == LINNET_OK)
+        status = read_bool(gguf, "tokenizer.ggml.add_sep_token", true, &t->adds_last, err);
+    if (status == LINNET_OK)
+        status = read_bool(gguf, "tokenizer.ggml.normalizer.lowercase", true, &t->lower_case, err);
+    if (status == LINNET_OK)
+        status =
+            read_bool(gguf, "tokenizer.ggml.normalizer.strip_accents", t->lower_case, &t->strip_accents, err);
+    return status;
+}
+
+static linnet_status read_settings(linnet_tokenizer *t, const linnet_gguf *gguf, linnet_error *err)
+{
+    bool adds_begin = t->bpe ? linnet_bpe_adds_begin(t->bpe) : kinds[t->kind].adds_begin;
+    linnet_status status =
+        read_id(t, gguf, "tokenizer.ggml.bos_token_id", kinds[t->kind].begin, &t->begin, err);
+    if (status == LINNET_OK)
+        status = read_id(t, gguf, "tokenizer.ggml.eos_token_id", kinds[t->kind].end, &t->end, err);
+    if (status == LINNET_OK)
+        status =
+            read_id(t, gguf, "tokenizer.ggml.unknown_token_id", kinds[t->kind].unknown, &t->unknown, err);
+    if (status == LINNET_OK)
+        status = read_bool(gguf, "tokenizer.ggml.add_bos_token", adds_begin, &t->adds_begin, err);
+    if (status == LINNET_OK)
+        status = read_bool(gguf, "tokenizer.ggml.add_eos_token", false, &t->adds_last, err);
+    if (status == LINNET_OK)
+        status = read_bool(gguf, "tokenizer.ggml.add_space_prefix", kinds[t->kind].adds_prefix,
+                           &t->adds_prefix, err);
+    if (status == LINNET_OK)
+        status = read_ends(t, gguf, err);
+    t->last = t->end;
+    if (status == LINNET_OK && t->kind == TOKENIZER_WORDPIECE)
+        status = read_wordpiece(t, gguf, err);
+    if (status != LINNET_OK)
+        return status;
+    read_stripping(t, gguf);
+    status = linnet_gguf_get_text(gguf, "tokenizer.chat_template", &t->chat_template, err);
+    return status == LINNET_ERR_NOT_FOUND ? LINNET_OK : status;
+}
+
+static linnet_status read_vocabulary(linnet_tokenizer *t, const linnet_gguf *gguf, linnet_error *err)
+{
+    linnet_status status = read_pieces(t, gguf, err);
+    if (status == LINNET_OK)
+        status = read_scores_and_types(t, gguf, err);
+    if (status == LINNET_OK)
+        status = index_pieces(t, err);
+    if (status != LINNET_OK)
+        return status;
+    name_controls(t);
+    return linnet_specials_index(t, err);
 }
 
 linnet_status linnet_tokenizer_create(const linnet_gguf *gguf, linnet_tokenizer **ret_tokenizer,
                                       linnet_error *err)
 {
-    linnet_status status = check_model(gguf, err);
-    if (status != LINNET_OK)
-        return linnet_error_prefix(err, status, "'%s'", linnet_gguf_path(gguf));
     linnet_tokenizer *t = calloc(1, sizeof(*t));
     if (!t)
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a tokenizer");
-    status = read_pieces(t, gguf, err);
+    linnet_status status = read_kind(t, gguf, err);
     if (status == LINNET_OK)
-        status = read_scores_and_types(t, gguf, err);
+        status = read_vocabulary(t, gguf, err);
+    if (status == LINNET_OK && t->kind == TOKENIZER_BPE)
+        status = linnet_bpe_create(t, gguf, err);
+    else if (status == LINNET_OK)
+        index_bytes(t);
+    t->keeps_words = status == LINNET_OK && t->kind == TOKENIZER_SPM && linnet_spm_keeps_words(t);
     if (status == LINNET_OK)
         status = read_settings(t, gguf, err);
-    if (status == LINNET_OK)
-        status = index_pieces(t, err);
-    if (status == LINNET_OK)
-        status = index_specials(t, err);
     if (status != LINNET_OK) {
         linnet_tokenizer_destroy(t);
         return linnet_error_prefix(err, status, "'%s'", linnet_gguf_path(gguf));
     }
-    index_bytes(t);
     *ret_tokenizer = t;
     return LINNET_OK;
 }
@@ -282,6 +379,7 @@ void linnet_tokenizer_destroy(linnet_tokenizer *tokenizer)
 {
     if (!tokenizer)
         return;
+    linnet_bpe_destroy(tokenizer->bpe);
     free(tokenizer->pieces);
     free(tokenizer->scores);
     free(tokenizer->types);
@@ -307,7 +405,27 @@ int32_t linnet_tokenizer_end(const linnet_tokenizer *tokenizer)
 
 bool linnet_tokenizer_adds_begin(const linnet_tokenizer *tokenizer)
 {
-    return tokenizer->adds_begin;
+    return tokenizer->adds_begin && tokenizer->begin >= 0;
+}
+
+bool linnet_tokenizer_is_end(const linnet_tokenizer *tokenizer, int32_t id)
+{
+    bool found = false;
+    for (size_t i = 0; i < tokenizer->n_ends; i++)
+        found = found || tokenizer->ends[i] == id;
+    return found && id >= 0;
+}
+
+bool linnet_tokenizer_strips_right(const linnet_tokenizer *tokenizer, int32_t id)
+{
+    if (!tokenizer->strips_right || id < 0 || (uint32_t)id >= tokenizer->n_vocabulary)
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(tokenizer->keeps_right); i++) {
+        if (tokenizer->keeps_right[i] == id)
+            return false;
+    }
+    return tokenizer->types[id] == PIECE_CONTROL || tokenizer->types[id] == PIECE_USER_DEFINED ||
+           tokenizer->types[id] == PIECE_UNKNOWN;
 }
 
 linnet_text linnet_tokenizer_chat_template(const linnet_tokenizer *tokenizer)
@@ -344,46 +462,47 @@ linnet_status linnet_ids_append(linnet_ids *ids, int32_t id)
 
 /* ---- texts ---- */
 
-/* The longest special token at the start of a text, or -1. */
-static int32_t special_at(const linnet_tokenizer *t, const char *text, size_t n_bytes)
+static linnet_status append_plain(const linnet_tokenizer *t, const char *text, size_t n_bytes, bool prefix,
+                                  linnet_ids *ids)
 {
-    size_t low = 0, high = t->n_specials;
-    while (low < high) { /* the first one with this first byte */
-        size_t middle = low + (high - low) / 2;
-        if ((uint8_t)t->pieces[t->specials[middle]].bytes[0] < (uint8_t)text[0])
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    for (; low < t->n_specials && t->pieces[t->specials[low]].bytes[0] == text[0]; low++) {
-        linnet_text piece = t->pieces[t->specials[low]];
-        if (piece.n_bytes <= n_bytes && memcmp(piece.bytes, text, piece.n_bytes) == 0)
-            return t->specials[low];
-    }
-    return -1;
+    if (n_bytes == 0)
+        return LINNET_OK;
+    if (t->kind == TOKENIZER_BPE)
+        return linnet_bpe_append(t, text, n_bytes, ids);
+    if (t->kind == TOKENIZER_WORDPIECE)
+        return linnet_wordpiece_append(t, text, n_bytes, ids);
+    return linnet_spm_append(t, text, n_bytes, prefix, ids);
 }
 
-/* Special tokens become their ids; each stretch between them is tokenised apart, with its own space prefix.
- */
-static linnet_status append_with_specials(const linnet_tokenizer *t, const char *text, size_t n_bytes,
-                                          bool prefix, linnet_ids *ids)
+static bool is_space(char c)
 {
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* Tokens that stand in the text become their ids; each stretch between them is tokenised apart, with its own
+ * space prefix. */
+static linnet_status append_text(const linnet_tokenizer *t, const char *text, size_t n_bytes, unsigned flags,
+                                 linnet_ids *ids)
+{
+    bool prefix = (flags & LINNET_TOKENIZE_PREFIX) != 0, all = (flags & LINNET_TOKENIZE_SPECIAL) != 0;
     linnet_status status = LINNET_OK;
     size_t start = 0;
     for (size_t at = 0; at < n_bytes && status == LINNET_OK;) {
-        int32_t id = special_at(t, text + at, n_bytes - at);
+        int32_t id = linnet_special_at(t, text + at, n_bytes - at, all);
         if (id < 0) {
             at++;
             continue;
         }
-        status = linnet_spm_append(t, text + start, at - start, prefix, ids);
+        status = append_plain(t, text + start, at - start, prefix, ids);
         if (status == LINNET_OK)
             status = linnet_ids_append(ids, id);
         at += t->pieces[id].n_bytes;
+        while (at < n_bytes && linnet_tokenizer_strips_right(t, id) && is_space(text[at]))
+            at++;
         start = at;
     }
     if (status == LINNET_OK)
-        status = linnet_spm_append(t, text + start, n_bytes - start, prefix, ids);
+        status = append_plain(t, text + start, n_bytes - start, prefix, ids);
     return status;
 }
 
@@ -394,53 +513,20 @@ linnet_status linnet_tokenize(const linnet_tokenizer *tokenizer, const char *tex
         return linnet_fail(err, LINNET_ERR_LIMIT, "a text of %zu bytes is too long to tokenise, %u can be",
                            n_bytes, TEXT_BYTES_MAX);
     size_t n_before = ids->n_items;
-    bool prefix = (flags & LINNET_TOKENIZE_PREFIX) != 0;
     linnet_status status = LINNET_OK;
-    if ((flags & LINNET_TOKENIZE_BEGIN) && tokenizer->adds_begin)
+    if ((flags & LINNET_TOKENIZE_BEGIN) && linnet_tokenizer_adds_begin(tokenizer))
         status = linnet_ids_append(ids, tokenizer->begin);
-    if (status == LINNET_OK && (flags & LINNET_TOKENIZE_SPECIAL))
-        status = append_with_specials(tokenizer, text, n_bytes, prefix, ids);
-    else if (status == LINNET_OK)
-        status = linnet_spm_append(tokenizer, text, n_bytes, prefix, ids);
-    if (status != LINNET_OK) {
-        ids->n_items = n_before;
-        return linnet_fail(err, status, "no memory to tokenise a text of %zu bytes", n_bytes);
-    }
-    return LINNET_OK;
-}
-
-/* ---- back to text ---- */
-
-void linnet_detokenize(const linnet_tokenizer *tokenizer, int32_t id, linnet_buffer *text)
-{
-    linnet_text piece = linnet_token_piece(tokenizer, id);
-    if (piece.n_bytes == 0)
-        return;
-    switch (tokenizer->types[id]) {
-    case PIECE_CONTROL:
-    case PIECE_UNKNOWN:
-        return;
-    case PIECE_USER_DEFINED:
-        linnet_buffer_append(text, piece.bytes, piece.n_bytes);
-        return;
-    case PIECE_BYTE: {
-        uint8_t byte;
-        char digits[3] = {0};
-        if (piece.n_bytes == 6 && memcmp(piece.bytes, "<0x", 3) == 0) {
-            memcpy(digits, piece.bytes + 3, 2);
-            if (linnet_hex_read(digits, &byte, 1) == LINNET_OK)
-                linnet_buffer_append_u8(text, byte);
-        }
-        return;
-    }
-    default:
-        break;
-    }
-    for (size_t at = 0; at < piece.n_bytes;) {
-        bool is_space = piece.n_bytes - at >= 3 && memcmp(piece.bytes + at, LINNET_SPACE_MARK, 3) == 0;
-        linnet_buffer_append(text, is_space ? " " : piece.bytes + at, 1);
-        at += is_space ? 3 : 1;
-    }
+    if (status == LINNET_OK)
+        status = append_text(tokenizer, text, n_bytes, flags, ids);
+    if (status == LINNET_OK && (flags & LINNET_TOKENIZE_END) && tokenizer->adds_last && tokenizer->last >= 0)
+        status = linnet_ids_append(ids, tokenizer->last);
+    if (status == LINNET_OK)
+        return LINNET_OK;
+    ids->n_items = n_before;
+    if (status == LINNET_ERR_LIMIT)
+        return linnet_fail(err, status, "the pre-tokenizer needs too many steps for a text of %zu bytes",
+                           n_bytes);
+    return linnet_fail(err, status, "no memory to tokenise a text of %zu bytes", n_bytes);
 }
 
 linnet_text linnet_token_piece(const linnet_tokenizer *tokenizer, int32_t id)

@@ -7,16 +7,16 @@
 
 #include <stdlib.h>
 
-/* A sequence under construction. Text that does not count waits in `pending`, so that neighbours are
- * tokenised in one piece. */
+/* A sequence under construction. Text waits in `pending`, so that neighbours that both count, or both do not,
+ * are tokenised in one piece. */
 typedef struct builder {
     const linnet_tokenizer *tokenizer;
     linnet_ids ids;
     linnet_buffer counted; /* one byte an id */
     linnet_buffer pending;
+    uint8_t pending_counts;
     size_t n_begin;      /* 1 where the sequence starts with the begin token */
-    bool wants_prefix;   /* does the next stretch of text take the space prefix? At the start and behind a
-                            special token */
+    int32_t special;     /* the special token that stands right in front of the pending text; -1: none */
     size_t last_counted; /* end of the last counted part */
 } builder;
 
@@ -43,7 +43,6 @@ static linnet_status add_begin(builder *b, linnet_error *err)
 {
     linnet_status status = linnet_tokenize(b->tokenizer, "", 0, LINNET_TOKENIZE_BEGIN, &b->ids, err);
     b->n_begin = b->ids.n_items;
-    b->wants_prefix = true;
     return status == LINNET_OK ? flag_new(b, 0, err) : status;
 }
 
@@ -66,45 +65,57 @@ static linnet_status add_id(builder *b, int32_t id, uint8_t counted, linnet_erro
 
 /* ---- conversations ---- */
 
+static bool is_blank(uint8_t c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* Tokenise what waits. Text takes the space prefix at the start, and behind a special token where it has no
+ * space of its own. Some special tokens take the white space behind them. */
 static linnet_status flush(builder *b, linnet_error *err)
 {
+    size_t skip = 0;
     if (b->pending.failed)
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a conversation");
-    if (b->pending.n_bytes == 0)
+    while (skip < b->pending.n_bytes && linnet_tokenizer_strips_right(b->tokenizer, b->special) &&
+           is_blank(b->pending.bytes[skip]))
+        skip++;
+    if (b->pending.n_bytes == skip) {
+        linnet_buffer_clear(&b->pending);
         return LINNET_OK;
-    linnet_status status =
-        add_text(b, (const char *)b->pending.bytes, b->pending.n_bytes, b->wants_prefix, 0, err);
-    b->wants_prefix = false;
+    }
+    const char *text = (const char *)b->pending.bytes + skip;
+    bool at_start = b->ids.n_items == b->n_begin;
+    linnet_status status = add_text(b, text, b->pending.n_bytes - skip,
+                                    at_start || (b->special >= 0 && *text != ' '), b->pending_counts, err);
+    b->special = -1;
     linnet_buffer_clear(&b->pending);
     return status;
 }
 
-/* Template text: special tokens between \1 and \1, the rest is plain. */
-static linnet_status add_markup(builder *b, const char *markup, linnet_error *err)
+static linnet_status append_text(builder *b, linnet_text text, uint8_t counts, linnet_error *err)
 {
-    char piece[64];
-    while (*markup) {
-        size_t n_plain = strcspn(markup, "\1");
-        linnet_buffer_append(&b->pending, markup, n_plain);
-        markup += n_plain;
-        if (!*markup)
-            break;
-        size_t n_piece = strcspn(++markup, "\1");
-        (void)snprintf(piece, sizeof(piece), "%.*s", (int)n_piece, markup);
-        markup += n_piece + 1;
-        int32_t id = linnet_tokenizer_find(b->tokenizer, piece);
-        if (id < 0) {
-            linnet_buffer_append_text(&b->pending, piece);
-            continue;
-        }
-        linnet_status status = flush(b, err);
-        if (status == LINNET_OK)
-            status = add_id(b, id, 0, err);
-        if (status != LINNET_OK)
-            return status;
-        b->wants_prefix = true;
-    }
-    return LINNET_OK;
+    linnet_status status = counts != b->pending_counts ? flush(b, err) : LINNET_OK;
+    b->pending_counts = counts;
+    linnet_buffer_append(&b->pending, text.bytes, text.n_bytes);
+    return status;
+}
+
+static linnet_status add_special(builder *b, int32_t id, uint8_t counts, linnet_error *err)
+{
+    linnet_status status = flush(b, err);
+    if (status == LINNET_OK)
+        status = add_id(b, id, counts, err);
+    if (id >= 0)
+        b->special = id;
+    return status;
+}
+
+static int32_t find_piece(const linnet_tokenizer *t, linnet_text piece)
+{
+    char name[64];
+    (void)snprintf(name, sizeof(name), "%.*s", (int)piece.n_bytes, piece.bytes);
+    return linnet_tokenizer_find(t, name);
 }
 
 static int32_t end_of_turn(const linnet_chat_family *family, const linnet_tokenizer *tokenizer)
@@ -113,67 +124,68 @@ static int32_t end_of_turn(const linnet_chat_family *family, const linnet_tokeni
     return id >= 0 ? id : linnet_tokenizer_end(tokenizer);
 }
 
-static linnet_status add_assistant(builder *b, const linnet_chat_family *family, const char *content,
-                                   bool end_token, linnet_error *err)
-{
-    linnet_status status = add_markup(b, family->open_assistant, err);
-    if (status == LINNET_OK)
-        status = flush(b, err);
-    bool at_start = b->ids.n_items == b->n_begin;
-    if (status == LINNET_OK)
-        status = add_text(b, content, strlen(content), family->prefix_assistant || at_start, 1, err);
-    b->wants_prefix = false;
-    if (status == LINNET_OK && end_token)
-        status = add_id(b, end_of_turn(family, b->tokenizer), 1, err);
-    return status == LINNET_OK ? add_markup(b, family->close_assistant, err) : status;
-}
+typedef struct conversation {
+    builder *builder;
+    const linnet_chat_family *family;
+    bool end_token;
+} conversation;
 
-static linnet_status add_asker(builder *b, const char *open, const char *content, const char *close,
-                               linnet_error *err)
+static linnet_status add_part(void *context, linnet_chat_part_kind kind, linnet_text text, linnet_error *err)
 {
-    linnet_status status = add_markup(b, open, err);
-    linnet_buffer_append_text(&b->pending, content);
-    return status == LINNET_OK ? add_markup(b, close, err) : status;
-}
-
-static linnet_status add_messages(builder *b, const linnet_chat_family *family,
-                                  const linnet_message *messages, size_t n_messages, bool end_token,
-                                  linnet_error *err)
-{
-    linnet_status status = add_begin(b, err);
-    bool after_system = false;
-    for (size_t i = 0; i < n_messages && status == LINNET_OK; i++) {
-        const linnet_message *m = &messages[i];
-        bool is_system = strcmp(m->role, "system") == 0;
-        if (strcmp(m->role, "assistant") == 0)
-            status = add_assistant(b, family, m->content, end_token, err);
-        else if (is_system)
-            status = add_asker(b, family->open_system, m->content, family->close_system, err);
-        else
-            status = add_asker(b, after_system ? family->open_user_after_system : family->open_user,
-                               m->content, family->close_user, err);
-        after_system = is_system;
+    conversation *c = context;
+    builder *b = c->builder;
+    int32_t id;
+    switch (kind) {
+    case LINNET_CHAT_SPECIAL:
+        id = find_piece(b->tokenizer, text);
+        return id < 0 ? append_text(b, text, 0, err) : add_special(b, id, 0, err);
+    case LINNET_CHAT_BEGIN:
+        return add_special(b, linnet_tokenizer_begin(b->tokenizer), 0, err);
+    case LINNET_CHAT_END:
+        return add_special(b, linnet_tokenizer_end(b->tokenizer), 0, err);
+    case LINNET_CHAT_TURN_END:
+        id = c->end_token ? end_of_turn(c->family, b->tokenizer) : -1;
+        return id < 0 ? flush(b, err) : add_special(b, id, 1, err);
+    default:
+        return append_text(b, text, kind == LINNET_CHAT_ANSWER, err);
     }
-    return status;
+}
+
+static linnet_status find_family(const linnet_tokenizer *tokenizer, const linnet_chat_family **ret_family,
+                                 linnet_error *err)
+{
+    linnet_text text = linnet_tokenizer_chat_template(tokenizer);
+    *ret_family = linnet_chat_family_find(text);
+    if (*ret_family)
+        return LINNET_OK;
+    return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                       "the model's chat template ('%.*s...') is of no family that linnet knows; use text or "
+                       "prompt and completion records",
+                       text.n_bytes > 60 ? 60 : (int)text.n_bytes, text.bytes);
+}
+
+static linnet_status add_messages(builder *b, const linnet_message *messages, size_t n_messages, bool prompt,
+                                  bool end_token, linnet_error *err)
+{
+    conversation c = {.builder = b, .end_token = end_token};
+    linnet_status status = find_family(b->tokenizer, &c.family, err);
+    if (status == LINNET_OK)
+        status = add_begin(b, err);
+    if (status == LINNET_OK)
+        status = linnet_chat_render(c.family, messages, n_messages, prompt, add_part, &c, err);
+    return status == LINNET_OK ? flush(b, err) : status;
 }
 
 linnet_status linnet_chat_encode(const linnet_message *messages, size_t n_messages,
                                  const linnet_tokenizer *tokenizer, linnet_ids *ret_ids,
                                  int32_t *ret_end_of_turn, linnet_error *err)
 {
-    const linnet_chat_family *family = NULL;
-    linnet_status status = linnet_chat_family_of(tokenizer, &family, err);
-    if (status != LINNET_OK)
-        return status;
-    builder b = {.tokenizer = tokenizer};
-    status = add_messages(&b, family, messages, n_messages, true, err);
-    if (status == LINNET_OK)
-        status = add_markup(&b, family->open_assistant, err);
-    if (status == LINNET_OK)
-        status = flush(&b, err);
+    builder b = {.tokenizer = tokenizer, .special = -1};
+    linnet_status status = add_messages(&b, messages, n_messages, true, true, err);
     if (status == LINNET_OK) {
         *ret_ids = b.ids;
-        *ret_end_of_turn = end_of_turn(family, tokenizer);
+        *ret_end_of_turn =
+            end_of_turn(linnet_chat_family_find(linnet_tokenizer_chat_template(tokenizer)), tokenizer);
         b.ids = (linnet_ids){0};
     }
     builder_release(&b);
@@ -242,10 +254,8 @@ static linnet_status encode_completion(builder *b, const linnet_record *record,
 static linnet_status encode_messages(builder *b, const linnet_record *record, const linnet_encoding *encoding,
                                      linnet_error *err)
 {
-    const linnet_chat_family *family = NULL;
-    linnet_status status = linnet_chat_family_of(b->tokenizer, &family, err);
-    if (status == LINNET_OK)
-        status = add_messages(b, family, record->messages, record->n_messages, encoding->end_token, err);
+    linnet_status status =
+        add_messages(b, record->messages, record->n_messages, false, encoding->end_token, err);
     if (status != LINNET_OK)
         return status;
     cut_end(b, b->last_counted); /* nothing behind the last counted token changes the loss */
@@ -281,7 +291,7 @@ linnet_status linnet_record_encode(const linnet_record *record, const linnet_tok
     if (encoding->context_tokens < 2)
         return linnet_fail(err, LINNET_ERR_ARG, "a context of %u tokens is too short, 2 is the least",
                            (unsigned)encoding->context_tokens);
-    builder b = {.tokenizer = tokenizer};
+    builder b = {.tokenizer = tokenizer, .special = -1};
     linnet_status status = encode[record->kind](&b, record, encoding, err);
     if (status == LINNET_OK)
         builder_finish(&b, ret_tokens);

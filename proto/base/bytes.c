@@ -53,9 +53,12 @@ linnet_status linnet_hex_read(const char *text, void *bytes, size_t n_bytes)
     return text[2 * n_bytes] == '\0' ? LINNET_OK : LINNET_ERR_FORMAT;
 }
 
-/* Bytes of the UTF-8 sequence at s (of n bytes left), 0 if it is malformed. RFC 3629, section 4. */
-static size_t utf8_sequence(const uint8_t *s, size_t n)
+/* RFC 3629, section 4. */
+size_t linnet_utf8_sequence(const void *text, size_t n)
 {
+    const uint8_t *s = text;
+    if (n == 0)
+        return 0;
     if (s[0] < 0x80)
         return 1;
     size_t length = s[0] >= 0xc2 && s[0] < 0xe0   ? 2
@@ -77,7 +80,7 @@ bool linnet_utf8_is_valid(const void *text, size_t n_bytes)
 {
     const uint8_t *s = text;
     for (size_t at = 0; at < n_bytes;) {
-        size_t length = utf8_sequence(s + at, n_bytes - at);
+        size_t length = linnet_utf8_sequence(s + at, n_bytes - at);
         if (length == 0)
             return false;
         at += length;

@@ -335,6 +335,71 @@ static void adapters_add_up(void **state)
     }
 }
 
+/* DoRA: rows whose magnitude is their length are those of plain LoRA; others are what the merged file has. */
+static void magnitudes_set_the_lengths_of_rows(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < n_cases(); c++) {
+        vector_model m = vector_model_open(case_at(c));
+        linnet_arena *arena = arena_of(&m);
+        linnet_adapter *plain = vector_adapter(&m), *dora = vector_adapter(&m), *copy = NULL;
+        const linnet_layout *layout = dora->layout;
+        linnet_error err = {0};
+        char path[80];
+        size_t n = linnet_layout_rows_before(layout, layout->n_entries), at = 0, n_counted;
+        double sum;
+        linnet_sequence sequence = sequence_of(&m);
+        dora->magnitudes = malloc(n * sizeof(float));
+        assert_non_null(dora->magnitudes);
+        for (size_t i = 0; i < n; i++)
+            dora->magnitudes[i] = 1;
+        assert_int_equal(linnet_arena_score(arena, dora, &sequence, &sum, &n_counted, NULL, &err),
+                         LINNET_ERR_ARG);
+        assert_ok(linnet_model_prepare_adapter(m.model, dora, &err), &err);
+        for (size_t i = 0; i < n; i++) { /* gains are 1 / length now */
+            dora->magnitudes[i] = 1 / dora->gains[i];
+            dora->gains[i] *= dora->magnitudes[i];
+        }
+        check(&m, "loss", 0, loss_with(&m, arena, dora), loss_with(&m, arena, plain), 1);
+        for (size_t e = 0; e < layout->n_entries; at += layout->entries[e++].rows)
+            for (size_t r = 0; r < layout->entries[e].rows; r++) {
+                float factor = (float)(1 + 0.3 * vector_uniform(layout->entries[e].name, r));
+                dora->magnitudes[at + r] *= factor;
+                dora->gains[at + r] *= factor;
+            }
+        (void)snprintf(path, sizeof(path), "%s-merged", m.path);
+        assert_ok(linnet_adapter_merge(dora, linnet_model_gguf(m.model), LINNET_TENSOR_F32, path, &err),
+                  &err);
+        double want = loss_with(&m, arena, dora);
+        vector_model merged = m;
+        assert_ok(linnet_model_open(path, &merged.model, &err), &err);
+        linnet_arena *other = arena_of(&merged);
+        check(&m, "loss of the merged file", 0, loss_with(&merged, other, NULL), want, 1);
+        assert_true(fabs(want - loss_with(&m, arena, plain)) > 1e-3);
+        /* what is not done with it is refused */
+        float *gradient = calloc(layout->n_parameters, sizeof(float));
+        assert_non_null(gradient);
+        assert_int_equal(linnet_arena_gradient(arena, dora, LINNET_FACTORS_BOTH, &sequence, 1, gradient, &sum,
+                                               &n_counted, &err),
+                         LINNET_ERR_UNSUPPORTED);
+        assert_non_null(strstr(err.message, "DoRA"));
+        assert_int_equal(linnet_adapter_copy(dora, &copy, &err), LINNET_ERR_UNSUPPORTED);
+        assert_int_equal(linnet_adapter_save_gguf(dora, "llama", path, &err), LINNET_ERR_UNSUPPORTED);
+        assert_int_equal(linnet_adapter_save_peft(dora, "llama", path, "", &err), LINNET_ERR_UNSUPPORTED);
+        assert_int_equal(linnet_adapter_blend((const linnet_adapter *const[]){dora}, (const float[]){0.5f}, 1,
+                                              &copy, &err),
+                         LINNET_ERR_UNSUPPORTED);
+        free(gradient);
+        linnet_arena_destroy(other);
+        linnet_model_close(merged.model);
+        (void)unlink(path);
+        linnet_adapter_destroy(plain);
+        linnet_adapter_destroy(dora);
+        linnet_arena_destroy(arena);
+        vector_model_close(&m);
+    }
+}
+
 /* In mid-text the past stays; swapped to and fro nothing has changed. */
 static void an_adapter_may_be_swapped_in_mid_text(void **state)
 {
@@ -437,6 +502,7 @@ int main(void)
         cmocka_unit_test(tokens_may_be_fed_in_any_pieces),
         cmocka_unit_test(a_missing_tensor_is_named),
         cmocka_unit_test(adapters_add_up),
+        cmocka_unit_test(magnitudes_set_the_lengths_of_rows),
         cmocka_unit_test(an_adapter_may_be_swapped_in_mid_text),
         cmocka_unit_test(adapters_that_do_not_add_up_are_refused),
         cmocka_unit_test(learned_positions_bound_the_context),

@@ -264,8 +264,13 @@ static void a_template_frames_messages_with_its_special_tokens(void **state)
         {"r", 0, 1},          {"<|user|>", 0, 3},
         {"<|end|>", 0, 3},    {"<|assistant|>", 0, 3},
     };
-    tiny v = {tokens, ARRAY_LEN(tokens), ARRAY_LEN(tokens), ARRAY_LEN(tokens), "llama", 2, 0,
-              0,      "{{<|im_start|>}}"};
+    tiny v = {.tokens = tokens,
+              .n_tokens = ARRAY_LEN(tokens),
+              .n_scores = ARRAY_LEN(tokens),
+              .n_types = ARRAY_LEN(tokens),
+              .model = "llama",
+              .end = 2,
+              .chat_template = "{{<|im_start|>}}"};
     expect_ids(&v, "{\"messages\":[" USER("a") "]}", 99, true, "");
     /* "assistant" has no pieces here: nine letters, of which "s" and "a" are known. */
     expect_ids(&v, "{\"messages\":[" USER("a") "," ASSISTANT("b") "]}", 99, true,

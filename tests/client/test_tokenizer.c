@@ -5,6 +5,7 @@
 
 #include "client/client_fixture.h"
 #include "client/tiny_tokenizer.h"
+#include "linnet/rng.h"
 
 #include <math.h>
 
@@ -63,30 +64,190 @@ static size_t check_vectors(const linnet_tokenizer *t, const linnet_buffer *inpu
     return n;
 }
 
-static void every_vector_of_the_spm_vocabularies_matches(void **state)
+static const char *const vocabularies[] = {
+    "tokenizers/llama-spm", "tokenizers/phi-3",     "tokenizers/gpt-2",          "tokenizers/llama-bpe",
+    "tokenizers/qwen2",     "tokenizers/starcoder", "tokenizers/deepseek-coder", "tokenizers/falcon",
+    "models/stories260K",   "models/stories3M",     "tokenizers/bert-bge",
+};
+
+/* The vocabularies of models lie in the models, their vectors beside the others. */
+static opened open_vocabulary(const char *name)
+{
+    char file[64], path[512];
+    (void)snprintf(file, sizeof(file), "%s%s.gguf", name, strncmp(name, "models/", 7) == 0 ? "-Q4_0" : "");
+    return open_tokenizer(shared_path(file, path));
+}
+
+static void every_vector_of_every_vocabulary_matches(void **state)
 {
     (void)state;
     static const struct {
-        const char *vocabulary, *inputs, *outputs;
+        const char *inputs, *outputs;
         size_t n_texts;
+    } sets[] = {{"tokenizers/gpt-2.gguf.inp", "gguf.out", 46}, {"tokenizers/text.inp", "text.out", 144}};
+    for (size_t i = 0; i < ARRAY_LEN(vocabularies); i++) {
+        opened o = open_vocabulary(vocabularies[i]);
+        for (size_t k = 0; k < ARRAY_LEN(sets); k++) {
+            char file[64], path[512];
+            (void)snprintf(file, sizeof(file), "tokenizers%s.%s", strchr(vocabularies[i], '/'),
+                           sets[k].outputs);
+            print_message("%s\n", file);
+            linnet_buffer inputs = read_file(shared_path(sets[k].inputs, path));
+            linnet_buffer outputs = read_file(shared_path(file, path));
+            assert_int_equal(check_vectors(o.tokenizer, &inputs, &outputs), sets[k].n_texts);
+            linnet_buffer_release(&inputs);
+            linnet_buffer_release(&outputs);
+        }
+        close_tokenizer(&o);
+    }
+}
+
+/* ---- there and back ---- */
+
+/* A text's ids pushed one by one: what has come out is whole characters at every step, and all in the end. */
+static void expect_stream(const linnet_tokenizer *t, const char *name, const char *text, size_t n_bytes)
+{
+    linnet_ids ids = {0};
+    linnet_buffer out = {0};
+    linnet_error err = {0};
+    linnet_detokenizer d;
+    bool valid = linnet_utf8_is_valid(text, n_bytes);
+    size_t n_checked = 0;
+    linnet_detokenizer_init(&d, t);
+    must(linnet_tokenize(t, text, n_bytes, 0, &ids, &err), &err);
+    for (size_t i = 0; i < ids.n_items; i++) {
+        linnet_detokenizer_push(&d, ids.items[i], &out);
+        if (valid && !linnet_utf8_is_valid(out.bytes + n_checked, out.n_bytes - n_checked))
+            fail_msg("%s: token %zu of '%.*s' cuts a character", name, i, (int)n_bytes, text);
+        n_checked = out.n_bytes;
+    }
+    linnet_detokenizer_finish(&d, &out);
+    if (out.n_bytes != n_bytes || (n_bytes > 0 && memcmp(out.bytes, text, n_bytes) != 0))
+        fail_msg("%s: '%.*s' came back as '%.*s'", name, (int)n_bytes, text, (int)out.n_bytes,
+                 (const char *)out.bytes);
+    linnet_ids_release(&ids);
+    linnet_buffer_release(&out);
+}
+
+/* Vocabularies with a token for every byte. Starcoder, DeepSeek's and Falcon's lack some that no UTF-8 text,
+ * or no text of their makers, has; WordPiece forgets case, accents and spaces by design. */
+static const char *const complete[] = {"tokenizers/llama-spm", "tokenizers/phi-3", "tokenizers/gpt-2",
+                                       "tokenizers/llama-bpe", "tokenizers/qwen2", "models/stories260K",
+                                       "models/stories3M"};
+
+static void data_of_every_set_comes_back(void **state)
+{
+    (void)state;
+    static const char *const sets[] = {"assistant-intents", "clinic-chat", "clinic-notes", "instructions",
+                                       "medquad",           "shakespeare", "tinystories"};
+    for (size_t k = 0; k < ARRAY_LEN(sets); k++) {
+        char file[64], path[512];
+        (void)snprintf(file, sizeof(file), "data/%s/train.jsonl", sets[k]);
+        linnet_buffer lines = read_file(shared_path(file, path));
+        for (size_t i = 0; i < ARRAY_LEN(vocabularies) - 1; i++) { /* all but WordPiece, the last */
+            opened o = open_vocabulary(vocabularies[i]);
+            size_t at = 0, n = 0, n_lines = testing_size("records", 1000, 20);
+            for (; at < lines.n_bytes && n < n_lines; n++) {
+                size_t n_line = find(lines.bytes + at, lines.n_bytes - at, "\n");
+                expect_stream(o.tokenizer, vocabularies[i], (const char *)lines.bytes + at, n_line);
+                at += n_line + 1;
+            }
+            assert_true(n >= 20);
+            close_tokenizer(&o);
+        }
+        linnet_buffer_release(&lines);
+    }
+}
+
+static void any_bytes_come_back_through_complete_vocabularies(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"",
+                                        " ",
+                                        "\xf0\x9f\xa6\x9c",
+                                        "a\xf0\x9f\xa6\x9c\xf0\x9f\x87\xa9\xf0\x9f\x87\xaa b",
+                                        "\xe2\x82\xac\xc3\xa9",
+                                        "\xf0\x9f\xa6",
+                                        "\xf0\x9f",
+                                        "\xf0",
+                                        "\x9f\xa6\x9c",
+                                        "a\xe2\x82",
+                                        "\xc3(",
+                                        "\xff\xfe",
+                                        "\xed\xa0\x80",
+                                        "  \n\t x "};
+    linnet_rng rng;
+    char bytes[256];
+    linnet_rng_init(&rng, 5, 5);
+    print_message("seed 5\n");
+    for (size_t i = 0; i < ARRAY_LEN(complete); i++) {
+        opened o = open_vocabulary(complete[i]);
+        for (size_t k = 0; k < ARRAY_LEN(texts); k++)
+            expect_stream(o.tokenizer, complete[i], texts[k], strlen(texts[k]));
+        for (size_t k = 0; k < 100; k++) {
+            size_t n = linnet_rng_below(&rng, sizeof(bytes));
+            for (size_t at = 0; at < n; at++)
+                bytes[at] = (char)linnet_rng_below(&rng, k % 2 ? 256 : 128);
+            expect_stream(o.tokenizer, complete[i], bytes, n);
+        }
+        close_tokenizer(&o);
+    }
+}
+
+static void special_tokens_stand_where_they_are_written(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *vocabulary, *text, *want;
     } cases[] = {
-        {"tokenizers/llama-spm.gguf", "tokenizers/llama-spm.gguf.inp", "tokenizers/llama-spm.gguf.out", 46},
-        {"tokenizers/llama-spm.gguf", "tokenizers/text.inp", "tokenizers/llama-spm.text.out", 144},
-        {"tokenizers/phi-3.gguf", "tokenizers/phi-3.gguf.inp", "tokenizers/phi-3.gguf.out", 46},
-        {"tokenizers/phi-3.gguf", "tokenizers/text.inp", "tokenizers/phi-3.text.out", 144},
-        {"models/stories260K-Q4_0.gguf", "tokenizers/phi-3.gguf.inp", "tokenizers/stories260K.gguf.out", 46},
-        {"models/stories260K-Q4_0.gguf", "tokenizers/text.inp", "tokenizers/stories260K.text.out", 144},
-        {"models/stories3M-Q4_0.gguf", "tokenizers/phi-3.gguf.inp", "tokenizers/stories3M.gguf.out", 46},
-        {"models/stories3M-Q4_0.gguf", "tokenizers/text.inp", "tokenizers/stories3M.text.out", 144},
+        {"tokenizers/llama-bpe", "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>",
+         " 128000 128006 882 128007 271 13347 128009"},
+        {"tokenizers/qwen2", "<|im_start|>user\nHi<|im_end|>\n", " 151644 872 198 13048 151645 198"},
+        {"tokenizers/gpt-2", "a<|endoftext|>b", " 64 50256 65"},
+        /* Behind Phi 3's special tokens white space belongs to them, but not behind <|endoftext|>. */
+        {"tokenizers/phi-3", "<|user|>\nHi<|end|>\n \t<|assistant|>\n", " 1 32010 6324 32007 32001"},
+        {"tokenizers/phi-3", "<|endoftext|> a", " 1 32000 29871 263"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        char path[512];
-        opened o = open_tokenizer(shared_path(cases[i].vocabulary, path));
-        linnet_buffer inputs = read_file(shared_path(cases[i].inputs, path));
-        linnet_buffer outputs = read_file(shared_path(cases[i].outputs, path));
-        assert_int_equal(check_vectors(o.tokenizer, &inputs, &outputs), cases[i].n_texts);
-        linnet_buffer_release(&inputs);
-        linnet_buffer_release(&outputs);
+        opened o = open_vocabulary(cases[i].vocabulary);
+        linnet_ids ids = {0};
+        linnet_buffer got = {0};
+        linnet_error err = {0};
+        must(linnet_tokenize(o.tokenizer, cases[i].text, strlen(cases[i].text),
+                             LINNET_TOKENIZE_SPECIAL | LINNET_TOKENIZE_PREFIX | LINNET_TOKENIZE_BEGIN |
+                                 LINNET_TOKENIZE_END,
+                             &ids, &err),
+             &err);
+        ids_to_text(&ids, &got);
+        linnet_buffer_append_u8(&got, 0);
+        if (strcmp((const char *)got.bytes, cases[i].want) != 0)
+            fail_msg("%s, '%s': got%s, want%s", cases[i].vocabulary, cases[i].text, (const char *)got.bytes,
+                     cases[i].want);
+        linnet_ids_release(&ids);
+        linnet_buffer_release(&got);
+        close_tokenizer(&o);
+    }
+}
+
+static void ends_of_texts_and_turns_are_known_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *vocabulary;
+        int32_t ends[3], other;
+    } cases[] = {
+        {"tokenizers/llama-bpe", {128001, 128009, 128001}, 128000},
+        {"tokenizers/qwen2", {151643, 151645, 151643}, 151644},
+        {"tokenizers/phi-3", {32000, 32007, 2}, 32010},
+        {"tokenizers/deepseek-coder", {32014, 32014, 32014}, 32013},
+        {"tokenizers/gpt-2", {50256, 50256, 50256}, 50255},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        opened o = open_vocabulary(cases[i].vocabulary);
+        for (size_t k = 0; k < ARRAY_LEN(cases[i].ends); k++)
+            assert_true(linnet_tokenizer_is_end(o.tokenizer, cases[i].ends[k]));
+        assert_false(linnet_tokenizer_is_end(o.tokenizer, cases[i].other));
+        assert_false(linnet_tokenizer_is_end(o.tokenizer, -1));
         close_tokenizer(&o);
     }
 }
@@ -113,6 +274,7 @@ static void texts_become_the_ids_of_the_rules(void **state)
         {"an overlong form is not a character", "\xc0\x80", 0, " 0 0"},
         {"special tokens as plain text", "<s>", 0, " 0 0 0"},
         {"control tokens by name", "a<s>b", LINNET_TOKENIZE_SPECIAL, " 4 1 5"},
+        {"user-defined tokens always", "a<tag>a<tag", 0, " 4 12 4 0 0 4 0"},
         {"user-defined tokens by name", "<tag>a</s>", LINNET_TOKENIZE_SPECIAL | LINNET_TOKENIZE_BEGIN,
          " 1 12 4 2"},
         {"a prefix behind every special token", "a<s>a", LINNET_TOKENIZE_SPECIAL | LINNET_TOKENIZE_PREFIX,
@@ -179,13 +341,13 @@ static void broken_vocabularies_are_refused_with_the_key_in_the_message(void **s
 {
     (void)state;
     tiny no_tokens = tiny_base, few_scores = tiny_base, few_types = tiny_base, end_outside = tiny_base;
-    tiny unknown_outside = tiny_base, pairs = tiny_base;
+    tiny unknown_outside = tiny_base, other = tiny_base;
     no_tokens.n_tokens = no_tokens.n_scores = no_tokens.n_types = 0;
     few_scores.n_scores--;
     few_types.n_types = 1;
     end_outside.end = ARRAY_LEN(tiny_tokens);
     unknown_outside.unknown = 1 << 30;
-    pairs.model = "gpt2";
+    other.model = "rwkv";
     const struct {
         const tiny *v;
         linnet_status want;
@@ -196,7 +358,7 @@ static void broken_vocabularies_are_refused_with_the_key_in_the_message(void **s
         {&few_types, LINNET_ERR_FORMAT, "tokenizer.ggml.token_type"},
         {&end_outside, LINNET_ERR_FORMAT, "tokenizer.ggml.eos_token_id"},
         {&unknown_outside, LINNET_ERR_FORMAT, "tokenizer.ggml.unknown_token_id"},
-        {&pairs, LINNET_ERR_UNSUPPORTED, "gpt2"},
+        {&other, LINNET_ERR_UNSUPPORTED, "rwkv"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         linnet_buffer bytes = pack_tiny(cases[i].v);
@@ -229,6 +391,76 @@ static void a_long_text_of_one_letter_takes_no_square_of_its_length(void **state
     close_tokenizer(&o);
     linnet_buffer_release(&bytes);
     free(text);
+}
+
+/* ---- WordPiece ---- */
+
+#define W "\xe2\x96\x81" /* in front of a word's first piece */
+
+static void words_fall_into_their_longest_pieces(void **state)
+{
+    (void)state;
+    static const tiny_token tokens[] = {
+        {"[PAD]", 0, 3},      {"[UNK]", 0, 3}, {"[CLS]", 0, 3}, {"[SEP]", 0, 3},
+        {W "un", 0, 1},       {W "u", 0, 1},   {"aff", 0, 1},   {"able", 0, 1},
+        {W ",", 0, 1},        {W "E", 0, 1},   {W "e", 0, 1},   {W "\xe4\xb8\xad", 0, 1},
+        {W "\xc3\xa9", 0, 1}, {W "$", 0, 1},   {"a", 0, 1},     {W "\xe1\x84\x92", 0, 1},
+    };
+    static const struct {
+        const char *name, *text;
+        unsigned flags;
+        bool cased;
+        const char *want;
+    } cases[] = {
+        {"longest first", "unaffable", 0, false, " 4 6 7"},
+        {"each word anew", "  un\tua \n", 0, false, " 4 5 14"},
+        {"small letters", "UNAFFABLE", 0, false, " 4 6 7"},
+        {"a word that does not end in pieces is unknown once", "unaffablex un", 0, false, " 1 4"},
+        {"punctuation and signs stand alone", "un,un$", 0, false, " 4 8 4 13"},
+        {"so do Chinese characters", "un\xe4\xb8\xad\xe4\xb8\xad", 0, false, " 4 11 11"},
+        {"accents go, composed or not", "\xc3\x89 e\xcc\x81 \xe1\xb8\x97", 0, false, " 10 10 10"},
+        {"unless the file keeps them", "\xc3\xa9 E", 0, true, " 12 9"},
+        {"control characters and broken bytes are dropped",
+         "u\xc2\xadn\x01"
+         "aff\xff"
+         "able\xe2\x82",
+         0, false, " 4 6 7"},
+        {"a Hangul syllable leaves its first letter", "\xed\x95\x9c", 0, false, " 15"},
+        {"spaces of every kind", "un\xe3\x80\x80un\xc2\xa0un", 0, false, " 4 4 4"},
+        {"between [CLS] and [SEP]", "un[UNK]",
+         LINNET_TOKENIZE_SPECIAL | LINNET_TOKENIZE_BEGIN | LINNET_TOKENIZE_END, false, " 2 4 1 3"},
+        {"nothing from nothing", " \n", 0, false, ""},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        tiny v = {.tokens = tokens,
+                  .n_tokens = ARRAY_LEN(tokens),
+                  .n_types = ARRAY_LEN(tokens),
+                  .model = "bert",
+                  .end = -1,
+                  .unknown = 1,
+                  .prefix = -1,
+                  .words = {2, 3},
+                  .cased = cases[i].cased};
+        linnet_buffer bytes = {0}, got = {0};
+        linnet_ids ids = {0};
+        linnet_error err = {0};
+        opened o = open_tiny(&v, &bytes);
+        must(linnet_tokenize(o.tokenizer, cases[i].text, strlen(cases[i].text), cases[i].flags, &ids, &err),
+             &err);
+        ids_to_text(&ids, &got);
+        linnet_buffer_append_u8(&got, 0);
+        if (strcmp((const char *)got.bytes, cases[i].want) != 0)
+            fail_msg("%s: got%s, want%s", cases[i].name, (const char *)got.bytes, cases[i].want);
+        linnet_buffer_clear(&got);
+        for (size_t k = 0; k < ids.n_items; k++)
+            linnet_detokenize(o.tokenizer, ids.items[k], &got);
+        if (i == 0)
+            assert_memory_equal(got.bytes, " unaffable", 10);
+        linnet_ids_release(&ids);
+        linnet_buffer_release(&got);
+        close_tokenizer(&o);
+        linnet_buffer_release(&bytes);
+    }
 }
 
 /* ---- the sampler ---- */
@@ -304,12 +536,17 @@ static void top_p_keeps_the_likeliest_alone(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_vector_of_the_spm_vocabularies_matches),
+        cmocka_unit_test(every_vector_of_every_vocabulary_matches),
+        cmocka_unit_test(data_of_every_set_comes_back),
+        cmocka_unit_test(any_bytes_come_back_through_complete_vocabularies),
+        cmocka_unit_test(special_tokens_stand_where_they_are_written),
+        cmocka_unit_test(ends_of_texts_and_turns_are_known_by_name),
         cmocka_unit_test(texts_become_the_ids_of_the_rules),
         cmocka_unit_test(the_prefix_is_added_only_where_the_file_asks),
         cmocka_unit_test(ids_become_text_again),
         cmocka_unit_test(broken_vocabularies_are_refused_with_the_key_in_the_message),
         cmocka_unit_test(a_long_text_of_one_letter_takes_no_square_of_its_length),
+        cmocka_unit_test(words_fall_into_their_longest_pieces),
         cmocka_unit_test(greedy_takes_the_lowest_id_of_the_largest),
         cmocka_unit_test(no_number_at_all_is_an_error),
         cmocka_unit_test(temperature_draws_by_softmax_and_repeats_with_its_seed),

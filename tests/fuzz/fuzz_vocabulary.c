@@ -14,16 +14,19 @@ static void use(const linnet_tokenizer *tokenizer)
     const linnet_message messages[] = {{user, content}, {assistant, content}};
     linnet_buffer back = {0};
     linnet_ids ids = {0};
+    linnet_detokenizer d;
     int32_t end;
-    for (unsigned flags = 0; flags < 8; flags++) {
+    linnet_detokenizer_init(&d, tokenizer);
+    for (unsigned flags = 0; flags < 16; flags++) {
         if (linnet_tokenize(tokenizer, text, sizeof(text) - 1, flags, &ids, NULL) != LINNET_OK)
             abort();
     }
     for (size_t i = 0; i < ids.n_items; i++) {
         if (ids.items[i] < 0 || (uint32_t)ids.items[i] >= linnet_tokenizer_vocabulary(tokenizer))
             abort();
-        linnet_detokenize(tokenizer, ids.items[i], &back);
+        linnet_detokenizer_push(&d, ids.items[i], &back);
     }
+    linnet_detokenizer_finish(&d, &back);
     linnet_ids_release(&ids);
     if (linnet_chat_encode(messages, 2, tokenizer, &ids, &end, NULL) == LINNET_OK)
         linnet_ids_release(&ids);

@@ -156,6 +156,21 @@ class Run:
         self.compare("made by peft: linnet, peft", m.loss(base, data, made, context), loss)
         m.linnet("adapter", "convert", "--model", base, "--adapter", made, "--format", "gguf", "--out", converted)
         compare_llama("made by peft: linnet, llama.cpp", converted)
+        if case.file.architecture == "gpt2":
+            return  # peft's DoRA takes the lengths of columns there
+        peft_model = get_peft_model(peft_model.unload(), LoraConfig(r=3, lora_alpha=6, target_modules=targets, use_dora=True))
+        for name, parameter in peft_model.named_parameters():
+            if parameter.requires_grad:
+                noise = torch.randn_like(parameter)
+                parameter.data = (parameter.data * (1 + 0.2 * noise) if "magnitude" in name else 0.2 * noise).float().double()
+        peft_model.eval()
+        shutil.rmtree(made, ignore_errors=True)
+        loss = torch_loss(peft_model, ids)
+        peft_model.float().save_pretrained(made)
+        self.compare("DoRA by peft: linnet, peft", m.loss(base, data, made, context), loss)
+        merged = os.path.join(self.folder, "merged.gguf")
+        m.linnet("adapter", "merge", "--model", base, "--adapter", made, "--type", "F32", "--out", merged)
+        self.compare("DoRA by peft, merged: linnet, peft", m.loss(merged, data, None, context), loss)
 
 
 # ---- types of weights, beside llama.cpp ----

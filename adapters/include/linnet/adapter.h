@@ -104,8 +104,15 @@ const linnet_layout_entry *linnet_layout_find(const linnet_layout *layout, const
 typedef struct linnet_adapter {
     linnet_layout *layout; /* owned */
     float *data;           /* owned, n_parameters floats: per entry A, then B */
+    /* DoRA (Liu et al. 2024): row i of W + s B A counts magnitude_i over its own length. Of every entry the
+     * rows, in layout order. Such an adapter is read, applied and merged; it is not trained or written. */
+    float *magnitudes; /* owned; NULL: plain LoRA */
+    float *gains;      /* owned: magnitude over length; NULL until linnet_model_prepare_adapter */
 } linnet_adapter;
 
+/** UNSUPPORTED for an adapter with magnitudes: what (a verb: "trained") is not done with DoRA. */
+linnet_status linnet_adapter_require_plain(const linnet_adapter *adapter, const char *what,
+                                           linnet_error *err) LINNET_NODISCARD;
 /** A zero adapter; the layout is copied. */
 linnet_status linnet_adapter_create(const linnet_layout *layout, linnet_adapter **ret_adapter,
                                     linnet_error *err) LINNET_NODISCARD;
@@ -123,6 +130,8 @@ static inline float *linnet_adapter_b(const linnet_adapter *adapter, size_t entr
 {
     return adapter->data + adapter->layout->entries[entry].b_offset;
 }
+/** Floats of magnitudes and gains before those of an entry; of entry n_entries: all. */
+size_t linnet_layout_rows_before(const linnet_layout *layout, size_t entry);
 /** RANGE, naming the tensor, where a value is NaN or infinite. */
 linnet_status linnet_adapter_check_finite(const linnet_adapter *adapter, linnet_error *err) LINNET_NODISCARD;
 
@@ -138,8 +147,8 @@ linnet_hash linnet_adapter_hash(const linnet_adapter *adapter); /* H(OBJECT) of 
 /* ---- files ---- */
 /** A PEFT directory (adapter_config.json + adapter_model.safetensors) or a GGUF adapter file, told by what
  * `path` is. `model` gives shapes and head counts; MISMATCH names the tensor that does not fit it. Both
- * factors of q and k come into GGUF's row order. use_rslora and patterns of ranks and alphas are
- * honoured; DoRA and biases: UNSUPPORTED. */
+ * factors of q and k come into GGUF's row order. use_rslora, use_dora and patterns of ranks and alphas
+ * are honoured; biases: UNSUPPORTED. */
 linnet_status linnet_adapter_load(const char *path, const linnet_gguf *model, linnet_adapter **ret_adapter,
                                   linnet_error *err) LINNET_NODISCARD;
 /** Write a PEFT directory that peft loads, with the module names of an architecture (base_model_name_or_path

@@ -29,6 +29,11 @@ const linnet_gguf *linnet_model_gguf(const linnet_model *model); /* borrowed, fo
 const char *linnet_model_architecture(const linnet_model *model);
 const char *linnet_model_type(const linnet_model *model);
 
+/** What an adapter with magnitudes (DoRA) needs once before it is used; nothing for others. MISMATCH where it
+ * is of another model. */
+linnet_status linnet_model_prepare_adapter(const linnet_model *model, linnet_adapter *adapter,
+                                           linnet_error *err) LINNET_NODISCARD;
+
 /* ---- inference ---- */
 typedef struct linnet_session linnet_session;
 /** A KV cache for context_tokens (0: the model's context). pool is borrowed, NULL: one thread. */
@@ -40,8 +45,8 @@ void linnet_session_destroy(linnet_session *session);
  * session. */
 linnet_status linnet_session_set_adapter(linnet_session *session, const linnet_adapter *adapter,
                                          linnet_error *err) LINNET_NODISCARD;
-/** The same in mid-text: what was fed stays as the old adapter made it, and goes on with the new one. After an
- * error the session has no adapter. */
+/** The same in mid-text: what was fed stays as the old adapter made it, and goes on with the new one. After
+ * an error the session has no adapter. */
 linnet_status linnet_session_swap_adapter(linnet_session *session, const linnet_adapter *adapter,
                                           linnet_error *err) LINNET_NODISCARD;
 void linnet_session_reset(linnet_session *session);

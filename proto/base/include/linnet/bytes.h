@@ -126,6 +126,9 @@ void linnet_hex_write(const void *bytes, size_t n_bytes, char *text);
 /** Read exactly 2 n_bytes hex digits, then the end of the string. FORMAT otherwise, bytes then undefined. */
 linnet_status linnet_hex_read(const char *text, void *bytes, size_t n_bytes) LINNET_NODISCARD;
 
+/** Bytes of the well-formed UTF-8 sequence (one character) that a text of n bytes starts with; 0: none. */
+size_t linnet_utf8_sequence(const void *text, size_t n);
+
 /** Is text well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms)? */
 bool linnet_utf8_is_valid(const void *text, size_t n_bytes);
 
