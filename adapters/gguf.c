@@ -12,6 +12,7 @@
 
 #include <stdlib.h>
 
+#include "checkpoint.h"
 #include "gguf_kinds.h"
 #include "limits.h"
 
@@ -414,6 +415,7 @@ void linnet_gguf_close(linnet_gguf *gguf)
     for (size_t i = 0; i < gguf->n_parts; i++)
         linnet_gguf_close(gguf->parts[i]);
     free(gguf->parts);
+    linnet_checkpoint_release(gguf->checkpoint);
     if (gguf->map.bytes)
         linnet_map_close(&gguf->map);
     free(gguf->values);
@@ -475,8 +477,13 @@ const char *linnet_gguf_path(const linnet_gguf *gguf)
 
 size_t linnet_gguf_n_bytes(const linnet_gguf *gguf)
 {
-    size_t n_bytes = gguf->n_bytes;
+    size_t n_bytes = gguf->checkpoint ? linnet_checkpoint_n_bytes(gguf->checkpoint) : gguf->n_bytes;
     for (size_t i = 0; i < gguf->n_parts; i++)
         n_bytes += gguf->parts[i]->n_bytes; /* all of them are mapped at once */
     return n_bytes;
+}
+
+bool linnet_gguf_is_checkpoint(const linnet_gguf *gguf)
+{
+    return gguf->checkpoint != NULL;
 }

@@ -10,7 +10,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
+#include "checkpoint.h"
 #include "limits.h"
 
 typedef struct split_keys {
@@ -228,6 +230,9 @@ linnet_status linnet_gguf_open(const char *path, linnet_gguf **ret_gguf, linnet_
 {
     linnet_gguf *gguf = NULL;
     split_keys keys = {.count = 1};
+    struct stat st;
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return linnet_checkpoint_open(path, ret_gguf, err);
     linnet_status status = open_file(path, &gguf, err);
     if (status == LINNET_OK)
         status = read_split(gguf, &keys, err);
@@ -286,7 +291,10 @@ linnet_status linnet_gguf_open_bytes(const void *bytes, size_t n_bytes, linnet_g
 
 linnet_status linnet_gguf_hash(const linnet_gguf *gguf, linnet_hash *ret_hash, linnet_error *err)
 {
-    (void)err;
+    if (gguf->checkpoint)
+        return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                           "a task's model is a GGUF file; make one of '%s' with 'linnet-client quantize'",
+                           gguf->path);
     linnet_hasher hasher;
     linnet_hasher_init(&hasher, LINNET_LABEL_OBJECT);
     linnet_hasher_update(&hasher, gguf->bytes, gguf->n_bytes);

@@ -19,6 +19,7 @@ struct linnet_gguf {
     const linnet_gguf_tensor **tensors_by_name; /* owned, sorted */
     size_t n_parts;
     linnet_gguf **parts; /* owned: the further files of a split model, whose tensors are among ours */
+    struct checkpoint *checkpoint; /* owned: what the view of a checkpoint stands on; else NULL */
 };
 
 /** Walk one file. The bytes are borrowed. */

@@ -24,6 +24,19 @@
 #define LINNET_PEFT_CONFIG_BYTES_MAX ((size_t)1 << 20)
 /* Two tensors for each of LINNET_LAYOUT_ENTRIES_MAX matrices. */
 #define LINNET_SAFETENSORS_TENSORS_MAX 8192
+/* config.json has some 30 keys; the others are lists of tokens, and of tensors and their files. */
+#define LINNET_CONFIG_BYTES_MAX ((size_t)1 << 20)
+#define LINNET_TOKENIZER_CONFIG_BYTES_MAX ((size_t)16 << 20)
+#define LINNET_INDEX_BYTES_MAX ((size_t)16 << 20)
+/* Vocabularies of 2^18 tokens with their merges take some 35 MB; a value for each token, three for a merge.
+ */
+#define LINNET_TOKENIZER_BYTES_MAX ((size_t)64 << 20)
+#define LINNET_TOKENIZER_VALUES_MAX ((size_t)4 << 20)
+#define LINNET_TOKENS_MAX ((size_t)1 << 20)
+/* SentencePiece stops at 16 characters; looking for the parts of a piece takes the square of this. */
+#define LINNET_PIECE_BYTES_MAX 128
+/* The largest checkpoints in use have some 200 files. */
+#define LINNET_SHARDS_MAX 1024
 /* JSON of these files nests to 4; jansson recurses, and each value costs some 50 bytes, so both are bounded
  * before it. */
 #define LINNET_JSON_DEPTH_MAX 16
