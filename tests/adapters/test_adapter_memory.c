@@ -8,6 +8,7 @@
 #include "split_model.h"
 
 #include "linnet/aggregate.h"
+#include "linnet/quantize.h"
 #include "linnet/robust.h"
 
 void *__real_malloc(size_t n);
@@ -93,6 +94,17 @@ static linnet_status open_and_close(const char *path, linnet_error *err)
     return status;
 }
 
+static linnet_status quantize(const char *path, linnet_error *err)
+{
+    linnet_gguf *gguf = NULL;
+    linnet_quantize_summary summary;
+    linnet_status status = linnet_gguf_open(path, &gguf, err);
+    if (status == LINNET_OK)
+        status = linnet_quantize_file(gguf, LINNET_TENSOR_F16, in_folder("quantized.gguf"), &summary, err);
+    linnet_gguf_close(gguf);
+    return status;
+}
+
 /* Everything that allocates, once. */
 static linnet_status use_everything(linnet_error *err)
 {
@@ -120,6 +132,10 @@ static linnet_status use_everything(linnet_error *err)
         status = krum(adapter, err);
     if (status == LINNET_OK)
         status = open_and_close(split_path(in_folder("split"), 0, 3), err);
+    if (status == LINNET_OK)
+        status = open_and_close(LINNET_VECTORS "/checkpoints/qwen2", err);
+    if (status == LINNET_OK)
+        status = quantize(LINNET_VECTORS "/checkpoints/llama", err);
     linnet_adapter_destroy(adapter);
     linnet_layout_destroy(layout);
     linnet_gguf_close(model);
