@@ -126,6 +126,9 @@ static linnet_status open_shards(checkpoint *c, const char *directory, linnet_er
         status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory for '%s'", INDEX_FILE);
     if (status == LINNET_OK && (!json_is_object(map) || json_object_size(map) == 0))
         status = linnet_fail(err, LINNET_ERR_FORMAT, "'%s/%s' has no weight_map", directory, INDEX_FILE);
+    if (status == LINNET_OK && json_object_size(map) > LINNET_GGUF_TENSORS_MAX)
+        status = linnet_fail(err, LINNET_ERR_LIMIT, "'%s/%s' has %zu tensors; at most %d are allowed",
+                             directory, INDEX_FILE, json_object_size(map), LINNET_GGUF_TENSORS_MAX);
     if (status == LINNET_OK)
         status = allocate_files(c, LINNET_SHARDS_MAX, err);
     if (status == LINNET_OK)
