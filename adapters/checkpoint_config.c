@@ -216,7 +216,7 @@ static linnet_status read_shape(reading *r, uint32_t *ret_context)
     c->n_kv_heads = r->is_llama ? c->n_heads : 0;
     if (status == LINNET_OK)
         status = get_count(r, r->object, "num_key_value_heads", LINNET_HEADS_MAX, &c->n_kv_heads);
-    if (status == LINNET_OK)
+    if (status == LINNET_OK && c->n_heads > 0)
         c->head_width = width / c->n_heads;
     if (status == LINNET_OK)
         status = get_count(r, r->object, "head_dim", WIDTH_MAX, &c->head_width);

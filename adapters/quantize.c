@@ -232,7 +232,7 @@ static linnet_status produce_quantized(void *context, const char *name, void *by
     const quantize_job *job = context;
     const linnet_gguf_tensor *tensor = linnet_gguf_find_tensor(job->model, name);
     size_t columns = (size_t)tensor->dims[0], rows = (size_t)tensor->dims[1];
-    float *values = malloc(columns * sizeof(values[0]));
+    float *values = calloc(columns, sizeof(values[0]));
     linnet_status status = LINNET_OK;
     if (!values)
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory to quantise '%s'", name);
