@@ -324,8 +324,8 @@ static linnet_status read_magnitude(const linnet_safetensors *file, const linnet
     const linnet_safetensors_tensor *tensor = find_magnitude(file, architecture, entry);
     linnet_layout_entry one = *entry; /* they are moved as the rows of a B of rank 1 are */
     if (!tensor || !is_row_vector(tensor, entry->rows))
-        return linnet_fail(err, LINNET_ERR_FORMAT, "'%s' has no %u magnitudes in %s", entry->name,
-                           (unsigned)entry->rows, WEIGHTS_FILE);
+        return linnet_fail(err, LINNET_ERR_FORMAT, "%s says use_dora, but %s has no %u magnitudes of '%s'",
+                           CONFIG_FILE, WEIGHTS_FILE, (unsigned)entry->rows, entry->name);
     one.rank = 1;
     linnet_safetensors_read(tensor, rows);
     linnet_permute_rows(&one, one.n_rope_heads, true, rows, magnitudes);

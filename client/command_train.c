@@ -77,18 +77,12 @@ static void release_run(train_run *r)
 static linnet_status start_adapter(train_run *r, linnet_error *err)
 {
     const train_options *o = r->options;
-    linnet_layout *layout = NULL;
-    if (r->m.adapter)
-        return LINNET_OK;
-    linnet_status status =
-        linnet_layout_create_for(linnet_model_gguf(r->m.model), o->targets, (uint32_t)o->rank,
-                                 (float)o->alpha, o->rslora, &layout, err);
-    if (status == LINNET_OK)
-        status = linnet_adapter_create(layout, &r->m.adapter, err);
-    if (status == LINNET_OK)
-        linnet_adapter_init(r->m.adapter, o->seed);
-    linnet_layout_destroy(layout);
-    return status;
+    const linnet_adapter_form form = {.targets = o->targets,
+                                      .rank = (uint32_t)o->rank,
+                                      .alpha = (float)o->alpha,
+                                      .by_root = o->rslora,
+                                      .seed = o->seed};
+    return r->m.adapter ? LINNET_OK : linnet_adapter_fresh(r->m.model, &form, &r->m.adapter, err);
 }
 
 static linnet_status load_records(train_run *r, linnet_error *err)

@@ -22,40 +22,26 @@ static char *split_scale(const char *text, float *ret_scale)
 
 static linnet_status open_adapters(const linnet_texts *texts, client_model *m, linnet_error *err)
 {
-    linnet_adapter *list[LINNET_TEXTS_MAX] = {NULL};
+    char *paths[LINNET_TEXTS_MAX] = {NULL};
     float scales[LINNET_TEXTS_MAX];
     linnet_status status = LINNET_OK;
-    for (size_t i = 0; i < texts->n_items && status == LINNET_OK; i++) {
-        char *path = split_scale(texts->items[i], &scales[i]);
-        status = path ? linnet_adapter_load(path, linnet_model_gguf(m->model), &list[i], err)
-                      : linnet_fail(err, LINNET_ERR_NOMEM, "path");
-        free(path);
-    }
-    if (status == LINNET_OK && texts->n_items == 1 && scales[0] == 1) {
-        m->adapter = list[0]; /* as it is: training goes on from it */
-        return linnet_model_prepare_adapter(m->model, m->adapter, err);
+    for (size_t i = 0; i < texts->n_items; i++) {
+        paths[i] = split_scale(texts->items[i], &scales[i]);
+        if (!paths[i])
+            status = linnet_fail(err, LINNET_ERR_NOMEM, "path");
     }
     if (status == LINNET_OK)
-        status = linnet_adapter_blend((const linnet_adapter *const *)list, scales, texts->n_items,
+        status = linnet_adapters_load(m->model, (const char *const *)paths, scales, texts->n_items,
                                       &m->adapter, err);
     for (size_t i = 0; i < texts->n_items; i++)
-        linnet_adapter_destroy(list[i]);
+        free(paths[i]);
     return status;
 }
 
 linnet_status client_model_open(const linnet_cli *cli, const char *path, const linnet_texts *adapters,
                                 client_model *m, linnet_error *err)
 {
-    linnet_status status = linnet_thread_pool_create((unsigned)cli->n_threads, &m->pool, err);
-    if (status == LINNET_OK)
-        status = linnet_model_open(path, &m->model, err);
-    if (status == LINNET_OK)
-        status = linnet_tokenizer_create(linnet_model_gguf(m->model), &m->tokenizer, err);
-    if (status == LINNET_OK &&
-        linnet_tokenizer_vocabulary(m->tokenizer) > linnet_model_shape_of(m->model)->vocabulary)
-        status = linnet_fail(err, LINNET_ERR_FORMAT, "'%s': the tokenizer has %u tokens, the model %u", path,
-                             (unsigned)linnet_tokenizer_vocabulary(m->tokenizer),
-                             (unsigned)linnet_model_shape_of(m->model)->vocabulary);
+    linnet_status status = linnet_runtime_open(path, (unsigned)cli->n_threads, m, err);
     if (status == LINNET_OK && adapters && adapters->n_items > 0)
         status = open_adapters(adapters, m, err);
     return status;
@@ -63,21 +49,16 @@ linnet_status client_model_open(const linnet_cli *cli, const char *path, const l
 
 void client_model_close(client_model *m)
 {
-    linnet_adapter_destroy(m->adapter);
-    linnet_tokenizer_destroy(m->tokenizer);
-    linnet_model_close(m->model);
-    linnet_thread_pool_destroy(m->pool);
-    *m = (client_model){0};
+    linnet_runtime_close(m);
 }
 
 linnet_status client_context(const client_model *m, uint64_t wanted, uint32_t usual, uint32_t *ret_context,
                              linnet_error *err)
 {
-    uint32_t most = linnet_model_shape_of(m->model)->context;
-    if (wanted > most)
+    *ret_context = linnet_context_choose(m->model, wanted, usual);
+    if (*ret_context == 0)
         return linnet_fail(err, LINNET_ERR_LIMIT, "--context %llu is more than the model's %u",
-                           (unsigned long long)wanted, (unsigned)most);
-    *ret_context = wanted > 0 ? (uint32_t)wanted : usual > 0 && usual < most ? usual : most;
+                           (unsigned long long)wanted, (unsigned)linnet_model_shape_of(m->model)->context);
     return LINNET_OK;
 }
 
@@ -99,27 +80,10 @@ void client_put_count(json_t *object, const char *name, uint64_t value)
     (void)json_object_set_new(object, name, json_integer((json_int_t)value));
 }
 
-static size_t valid_bytes(const uint8_t *bytes, size_t n_bytes)
-{
-    for (size_t n = 1; n <= 4 && n <= n_bytes; n++) {
-        if (linnet_utf8_is_valid(bytes, n))
-            return n;
-    }
-    return 0;
-}
-
 json_t *client_json_text(const void *bytes, size_t n_bytes)
 {
-    const uint8_t *text = bytes;
     linnet_buffer valid = {0};
-    for (size_t at = 0; at < n_bytes;) {
-        size_t n = valid_bytes(text + at, n_bytes - at);
-        if (n > 0)
-            linnet_buffer_append(&valid, text + at, n);
-        else
-            linnet_buffer_append_text(&valid, "\xef\xbf\xbd");
-        at += n > 0 ? n : 1;
-    }
+    (void)linnet_utf8_repair(bytes, n_bytes, true, &valid);
     json_t *result = json_stringn(valid.bytes ? (const char *)valid.bytes : "", valid.n_bytes);
     linnet_buffer_release(&valid);
     return result;

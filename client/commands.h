@@ -5,8 +5,7 @@
 /* The commands of linnet-client and what they share. */
 
 #include "linnet/cli.h"
-#include "linnet/model.h"
-#include "linnet/tokenizer.h"
+#include "linnet/runtime.h"
 
 /* commands_model.c */
 extern const linnet_command client_command_generate, client_command_chat, client_command_tokenize;
@@ -27,12 +26,7 @@ extern const linnet_command client_command_enroll, client_command_run, client_co
 extern const linnet_command client_command_data, client_command_forget;
 
 /** What most commands open first. Zero-initialise; close takes half-open ones. */
-typedef struct client_model {
-    linnet_thread_pool *pool;
-    linnet_model *model;
-    linnet_tokenizer *tokenizer;
-    linnet_adapter *adapter; /* NULL: none */
-} client_model;
+typedef linnet_runtime client_model;
 
 /** adapters (NULL: none) are paths, each with ":SCALE" behind it if wanted; several are summed. On failure
  * what is open is left to client_model_close. */

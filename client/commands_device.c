@@ -2,8 +2,8 @@
 /* enroll, status, data, forget: the device's membership in a task, apart from taking part (command_run.c). */
 #include "commands.h"
 
+#include "linnet/agent.h"
 #include "linnet/dataset.h"
-#include "linnet/device.h"
 #include "linnet/file.h"
 
 #include <dirent.h>
@@ -35,31 +35,6 @@ static void put_hex(json_t *object, const char *name, const void *bytes, size_t 
 
 /* ---- enroll ---- */
 
-/* A device that enrolled but could not be told so is fine: the same command asks again. */
-static linnet_status enroll(const char *state, const char *url, const char *invite_text,
-                            uint32_t device_class, linnet_device_report *ret_report, linnet_error *err)
-{
-    linnet_invite invite;
-    linnet_kv kv = {0};
-    linnet_http_client *client = NULL;
-    if (linnet_invite_read(invite_text, &invite) != LINNET_OK)
-        return linnet_fail(err, LINNET_ERR_ARG,
-                           "the invite code is not complete or has a typing slip; paste it again");
-    linnet_status status = linnet_http_client_create(url, &client, err);
-    if (status == LINNET_OK)
-        status = linnet_kv_open_lmdb(state, true, &kv, err);
-    if (status == LINNET_OK)
-        status = linnet_device_enroll(&kv, linnet_http_client_exchange, client, &invite, url, device_class,
-                                      (uint64_t)time(NULL), err);
-    if (status == LINNET_OK)
-        status = linnet_device_status_of(&kv, ret_report, err);
-    if (kv.close)
-        kv.close(kv.context);
-    linnet_http_client_destroy(client);
-    linnet_wipe(&invite, sizeof(invite));
-    return status;
-}
-
 static int command_enroll(linnet_cli *cli, int argc, char **argv)
 {
     const char *state = NULL, *url = NULL, *invite = NULL;
@@ -77,7 +52,7 @@ static int command_enroll(linnet_cli *cli, int argc, char **argv)
     int result = linnet_cli_parse(cli, &client_command_enroll, options, ARRAY_LEN(options), argc, argv, 0, 0);
     if (result >= 0)
         return result;
-    if (enroll(state, url, invite, (uint32_t)device_class, &report, &err) != LINNET_OK)
+    if (linnet_agent_enroll(state, url, invite, (uint32_t)device_class, &report, &err) != LINNET_OK)
         return linnet_cli_fail(cli, &err);
     char id[2 * LINNET_DEVICE_ID_BYTES + 1];
     linnet_hex_write(report.device_id.bytes, LINNET_DEVICE_ID_BYTES, id);

@@ -3,7 +3,7 @@
 #include "commands.h"
 
 #include "linnet/dataset.h"
-#include "linnet/sampler.h"
+#include "linnet/generation.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -12,94 +12,29 @@
 
 /* ---- generation, for generate and chat ---- */
 
-typedef struct generation {
-    const client_model *model;
-    linnet_session *session;
-    linnet_sampler sampler;
-    uint64_t n_tokens;   /* at most so many */
-    int32_t end_of_turn; /* stops, besides the end token */
-    FILE *stream;        /* where text goes as it comes; NULL: nowhere */
-    linnet_ids ids;
-    linnet_detokenizer detokenizer;
-    linnet_buffer text;
-    const char *stopped; /* "end", "tokens" or "context" */
-    double prefill_seconds, decode_seconds;
-} generation;
-
-static void generation_release(generation *g)
+static bool print_text(void *context, const char *text, size_t n_bytes)
 {
-    linnet_session_destroy(g->session);
-    linnet_sampler_release(&g->sampler);
-    linnet_ids_release(&g->ids);
-    linnet_buffer_release(&g->text);
+    FILE *stream = context;
+    (void)fwrite(text, 1, n_bytes, stream); /* checked at the end */
+    (void)fflush(stream);
+    return true;
 }
 
-static bool is_end(const generation *g, int32_t id)
+/* Text goes to stdout as it comes, where people read. */
+static void stream_text(const linnet_cli *cli, linnet_generation *g)
 {
-    return linnet_tokenizer_is_end(g->model->tokenizer, id) || (id >= 0 && id == g->end_of_turn);
+    g->on_text = cli->json ? NULL : print_text;
+    g->context = cli->out;
 }
 
-/* Text beyond the first n_shown bytes goes out. */
-static void show_text(const generation *g, size_t n_shown)
+static const char *stop_name(linnet_stop stopped)
 {
-    if (g->stream && g->text.n_bytes > n_shown) {
-        (void)fwrite(g->text.bytes + n_shown, 1, g->text.n_bytes - n_shown,
-                     g->stream); /* checked at the end */
-        (void)fflush(g->stream);
-    }
-}
-
-static void keep_token(generation *g, int32_t id)
-{
-    size_t n_shown = g->text.n_bytes;
-    linnet_detokenizer_push(&g->detokenizer, id, &g->text);
-    show_text(g, n_shown);
-}
-
-/* What began as a character and was not finished. */
-static void keep_rest(generation *g)
-{
-    size_t n_shown = g->text.n_bytes;
-    linnet_detokenizer_finish(&g->detokenizer, &g->text);
-    show_text(g, n_shown);
-}
-
-/* Feeds the prompt and draws tokens until one ends the text, the number is reached or the context is full. */
-static linnet_status generate(generation *g, const linnet_ids *prompt, uint32_t context, linnet_error *err)
-{
-    const float *logits = NULL;
-    uint32_t vocabulary = linnet_model_shape_of(g->model->model)->vocabulary;
-    double start = client_seconds();
-    linnet_status status = linnet_session_feed(g->session, prompt->items, prompt->n_items, &logits, err);
-    g->prefill_seconds = client_seconds() - start;
-    start = client_seconds();
-    g->stopped = "tokens";
-    linnet_detokenizer_init(&g->detokenizer, g->model->tokenizer);
-    while (status == LINNET_OK && g->ids.n_items < g->n_tokens) {
-        int32_t id = -1;
-        status = linnet_sampler_next(&g->sampler, logits, vocabulary, &id, err);
-        if (status != LINNET_OK)
-            break;
-        if (is_end(g, id)) {
-            g->stopped = "end";
-            break;
-        }
-        if (linnet_ids_append(&g->ids, id) != LINNET_OK) {
-            status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory for the text");
-            break;
-        }
-        keep_token(g, id);
-        if (g->ids.n_items == g->n_tokens)
-            break;
-        if (linnet_session_n_tokens(g->session) >= context) {
-            g->stopped = "context";
-            break;
-        }
-        status = linnet_session_feed(g->session, &id, 1, &logits, err);
-    }
-    keep_rest(g);
-    g->decode_seconds = client_seconds() - start;
-    return status;
+    static const char *const names[] = {[LINNET_STOP_END] = "end",
+                                        [LINNET_STOP_TOKENS] = "tokens",
+                                        [LINNET_STOP_CONTEXT] = "context",
+                                        [LINNET_STOP_STRING] = "string",
+                                        [LINNET_STOP_CALLER] = "caller"};
+    return names[stopped];
 }
 
 static double rate(size_t n, double seconds)
@@ -107,37 +42,17 @@ static double rate(size_t n, double seconds)
     return seconds > 0 ? (double)n / seconds : 0;
 }
 
-static void emit_generation(const linnet_cli *cli, const linnet_ids *prompt, const generation *g)
+static void emit_generation(const linnet_cli *cli, const linnet_ids *prompt, const linnet_generation *g)
 {
     size_t n_fed = g->ids.n_items > 0 ? g->ids.n_items - 1 : 0; /* the last token is drawn, not fed */
     json_t *result = client_event("result");
     client_put_ids(result, "prompt_ids", prompt->items, prompt->n_items);
     client_put_ids(result, "ids", g->ids.items, g->ids.n_items);
     client_put_text(result, "text", g->text.bytes, g->text.n_bytes);
-    client_put_text(result, "stopped", g->stopped, strlen(g->stopped));
+    client_put_text(result, "stopped", stop_name(g->stopped), strlen(stop_name(g->stopped)));
     client_put_number(result, "prefill_tokens_per_second", rate(prompt->n_items, g->prefill_seconds));
     client_put_number(result, "decode_tokens_per_second", rate(n_fed, g->decode_seconds));
     linnet_cli_emit(cli, result);
-}
-
-static linnet_status check_prompt(const linnet_ids *prompt, uint32_t context, linnet_error *err)
-{
-    if (prompt->n_items == 0)
-        return linnet_fail(err, LINNET_ERR_ARG, "the prompt is empty");
-    if (prompt->n_items > context)
-        return linnet_fail(err, LINNET_ERR_LIMIT, "the prompt has %zu tokens, the model's context is %u",
-                           prompt->n_items, (unsigned)context);
-    return LINNET_OK;
-}
-
-static linnet_status open_generation(generation *g, const client_model *m, uint32_t context,
-                                     linnet_error *err)
-{
-    g->model = m;
-    linnet_status status = linnet_session_create(m->model, m->pool, context, &g->session, err);
-    if (status == LINNET_OK && m->adapter)
-        status = linnet_session_set_adapter(g->session, m->adapter, err);
-    return status;
 }
 
 typedef struct sampling_options {
@@ -145,38 +60,30 @@ typedef struct sampling_options {
     double temperature, top_p;
 } sampling_options;
 
-/* The context a prompt and so many tokens need, at most the model's; at least one place for the prompt. */
-static uint32_t needed_context(const client_model *m, size_t n_prompt, uint64_t n_tokens)
-{
-    uint64_t needed = n_prompt + (n_tokens < UINT32_MAX ? n_tokens : UINT32_MAX);
-    uint32_t most = linnet_model_shape_of(m->model)->context;
-    return needed > 0 && needed < most ? (uint32_t)needed : most;
-}
-
 static linnet_status run_generate(const linnet_cli *cli, const client_model *m, const char *prompt,
                                   const sampling_options *s, linnet_error *err)
 {
     linnet_ids ids = {0};
-    generation g = {.n_tokens = s->n_tokens, .end_of_turn = -1};
+    linnet_generation g = {.n_tokens = s->n_tokens, .end_of_turn = -1};
     linnet_sampler_init(&g.sampler, s->temperature, s->top_p, s->seed);
     linnet_status status = linnet_tokenize(m->tokenizer, prompt, strlen(prompt),
                                            LINNET_TOKENIZE_BEGIN | LINNET_TOKENIZE_PREFIX, &ids, err);
-    uint32_t context = needed_context(m, ids.n_items, s->n_tokens);
+    uint32_t context = linnet_generation_context(m->model, ids.n_items, s->n_tokens);
     if (status == LINNET_OK)
-        status = check_prompt(&ids, context, err);
+        status = linnet_generation_check(&ids, context, err);
     if (status == LINNET_OK)
-        status = open_generation(&g, m, context, err);
+        status = linnet_generation_open(&g, m, context, err);
     if (status == LINNET_OK) {
-        g.stream = cli->json ? NULL : cli->out;
-        if (g.stream)
-            fputs(prompt, g.stream);
-        status = generate(&g, &ids, context, err);
-        if (g.stream)
-            fputc('\n', g.stream);
+        stream_text(cli, &g);
+        if (!cli->json)
+            fputs(prompt, cli->out);
+        status = linnet_generation_run(&g, &ids, err);
+        if (!cli->json)
+            fputc('\n', cli->out);
     }
     if (status == LINNET_OK)
         emit_generation(cli, &ids, &g);
-    generation_release(&g);
+    linnet_generation_release(&g);
     linnet_ids_release(&ids);
     return status;
 }
@@ -255,24 +162,21 @@ static linnet_status fit_conversation(conversation *c, const client_model *m, ui
         if (ids->n_items <= context - context / 4)
             return LINNET_OK;
         if (c->n_items < 3)
-            return check_prompt(ids, context, err);
+            return linnet_generation_check(ids, context, err);
         linnet_ids_release(ids);
         forget_oldest(c, 2);
     }
 }
 
-static linnet_status answer(const linnet_cli *cli, const client_model *m, generation *g, conversation *c,
-                            uint64_t n_tokens, linnet_error *err)
+static linnet_status answer(const linnet_cli *cli, const client_model *m, linnet_generation *g,
+                            conversation *c, uint64_t n_tokens, linnet_error *err)
 {
     uint32_t context = linnet_model_shape_of(m->model)->context;
     linnet_ids ids = {0};
-    linnet_session_reset(g->session);
-    g->ids.n_items = 0;
-    linnet_buffer_clear(&g->text);
     g->n_tokens = n_tokens;
     linnet_status status = fit_conversation(c, m, context, &ids, &g->end_of_turn, err);
     if (status == LINNET_OK)
-        status = generate(g, &ids, context, err);
+        status = linnet_generation_run(g, &ids, err);
     if (status == LINNET_OK) {
         if (!cli->json)
             fputc('\n', cli->out);
@@ -294,11 +198,12 @@ static linnet_status run_chat(const linnet_cli *cli, const client_model *m, cons
 {
     bool ask = isatty(STDIN_FILENO) && !cli->json && !cli->quiet;
     conversation c = {0};
-    generation g = {.end_of_turn = -1, .stream = cli->json ? NULL : cli->out};
+    linnet_generation g = {.end_of_turn = -1};
     char *line = NULL;
     size_t line_capacity = 0, n_answers = 0;
     linnet_sampler_init(&g.sampler, s->temperature, s->top_p, s->seed);
-    linnet_status status = open_generation(&g, m, 0, err);
+    stream_text(cli, &g);
+    linnet_status status = linnet_generation_open(&g, m, 0, err);
     if (status == LINNET_OK && system)
         status = say_turn(&c, "system", system, err);
     while (status == LINNET_OK) {
@@ -323,7 +228,7 @@ static linnet_status run_chat(const linnet_cli *cli, const client_model *m, cons
     free(line);
     forget_oldest(&c, c.n_items);
     free(c.items);
-    generation_release(&g);
+    linnet_generation_release(&g);
     return status;
 }
 

@@ -47,18 +47,21 @@ static int32_t *targets_of(const linnet_arena *arena)
     return (int32_t *)(void *)arena->targets;
 }
 
-static linnet_status place_buffers(linnet_arena *arena, linnet_error *err)
+enum { ARENA_PARTS = LINNET_BLOCK_PARTS + 10 };
+
+/* The buffers of an arena whose model, context and kind are set; rows gets those of the loss. */
+static linnet_status list_parts(linnet_arena *arena, float **rows, linnet_part parts[ARENA_PARTS],
+                                linnet_error *err)
 {
     const linnet_model *model = arena->model;
     size_t n = arena->context_tokens, width = model->shape.width;
     size_t tile_rows = linnet_loss_tile_rows(model->shape.vocabulary);
-    size_t n_checkpoints = arena->train ? model->shape.n_layers + (size_t)1 : 1, n_inputs, n_bytes;
-    float *rows = NULL;
+    size_t n_checkpoints = arena->train ? model->shape.n_layers + (size_t)1 : 1, n_inputs;
     if (!linnet_size_mul(n_checkpoints, n, &n_inputs))
         return linnet_fail(err, LINNET_ERR_LIMIT, "a context of %zu tokens is too long", n);
     arena->block = (linnet_block){.model = model, .work = &arena->work, .n_tokens_max = n};
     size_t n_slopes = arena->train && model->logit_cap > 0 ? n : 0;
-    linnet_part parts[LINNET_BLOCK_PARTS + 10] = {
+    const linnet_part list[] = {
         {&arena->checkpoints, n_inputs, width},
         {&arena->k, n, model->kv_width},
         {&arena->v, n, model->kv_width},
@@ -68,19 +71,43 @@ static linnet_status place_buffers(linnet_arena *arena, linnet_error *err)
         {&arena->targets, n, 1},
         {&arena->loss.logits, n, tile_rows},
         {&arena->loss.slopes, n_slopes, tile_rows},
-        {&rows, n, sizeof(linnet_loss_row) / sizeof(float)},
+        {rows, n, sizeof(linnet_loss_row) / sizeof(float)},
     };
-    linnet_block_parts(&arena->block, arena->train, parts + 10);
-    linnet_status status = linnet_parts_place(parts, ARRAY_LEN(parts), &arena->memory, &n_bytes, err);
+    memcpy(parts, list, sizeof(list));
+    linnet_block_parts(&arena->block, arena->train, parts + ARRAY_LEN(list));
+    return LINNET_OK;
+}
+
+static linnet_status place_buffers(linnet_arena *arena, linnet_error *err)
+{
+    const linnet_model *model = arena->model;
+    linnet_part parts[ARENA_PARTS];
+    float *rows = NULL;
+    size_t n_bytes;
+    linnet_status status = list_parts(arena, &rows, parts, err);
+    if (status == LINNET_OK)
+        status = linnet_parts_place(parts, ARENA_PARTS, &arena->memory, &n_bytes, err);
     if (status != LINNET_OK)
         return status;
     linnet_block_share(&arena->block, arena->train);
     arena->loss.work = &arena->work;
     arena->loss.model = model;
-    arena->loss.tile_rows = tile_rows;
+    arena->loss.tile_rows = linnet_loss_tile_rows(model->shape.vocabulary);
     arena->loss.rows = (linnet_loss_row *)(void *)rows;
     arena->n_bytes += n_bytes;
     return LINNET_OK;
+}
+
+static size_t attention_rows(bool train)
+{
+    return train ? LINNET_ATTENTION_ROWS_TRAIN : LINNET_ATTENTION_ROWS;
+}
+
+/* Of the arena itself and its table of an adapter's factors. */
+static size_t own_bytes(const linnet_arena *arena)
+{
+    return sizeof(*arena) +
+           (size_t)arena->model->shape.n_layers * LINNET_LINEARS * sizeof(arena->lora.entries[0]);
 }
 
 linnet_status linnet_arena_create(const linnet_model *model, linnet_thread_pool *pool,
@@ -93,13 +120,11 @@ linnet_status linnet_arena_create(const linnet_model *model, linnet_thread_pool 
     arena->model = model;
     arena->context_tokens = context_tokens == 0 ? model->shape.context : context_tokens;
     arena->train = train;
-    size_t n_tile_rows = train ? LINNET_ATTENTION_ROWS_TRAIN : LINNET_ATTENTION_ROWS;
     linnet_status status =
-        linnet_workspace_init(&arena->work, model, pool, arena->context_tokens, n_tile_rows, err);
+        linnet_workspace_init(&arena->work, model, pool, arena->context_tokens, attention_rows(train), err);
     if (status == LINNET_OK)
         status = linnet_lora_table_init(&arena->lora, model, err);
-    arena->n_bytes = sizeof(*arena) + arena->work.n_bytes +
-                     (size_t)model->shape.n_layers * LINNET_LINEARS * sizeof(arena->lora.entries[0]);
+    arena->n_bytes = own_bytes(arena) + arena->work.n_bytes;
     if (status == LINNET_OK)
         status = place_buffers(arena, err);
     if (status != LINNET_OK) {
@@ -172,6 +197,113 @@ static linnet_status prepare_sequence(linnet_arena *arena, const linnet_sequence
     *ret_n_counted = n_counted;
     *ret_n_tokens = n_tokens;
     return LINNET_OK;
+}
+
+/* ---- within a budget ---- */
+
+/* The floats that an adapter adds for each token. */
+static linnet_status measure_adapter(const linnet_model *model, const linnet_adapter *adapter,
+                                     size_t *ret_columns, linnet_error *err)
+{
+    linnet_lora_table table = {0};
+    linnet_status status = linnet_lora_table_init(&table, model, err);
+    if (status == LINNET_OK)
+        status = linnet_lora_bind(&table, model, adapter, err);
+    *ret_columns = status == LINNET_OK ? table.rank_sum : 0;
+    linnet_lora_table_release(&table);
+    return status;
+}
+
+/* What linnet_arena_bytes would say of an arena whose model, context, kind and h_columns these are. */
+static linnet_status measure(linnet_arena like, linnet_thread_pool *pool, size_t *ret_bytes,
+                             linnet_error *err)
+{
+    linnet_part parts[ARENA_PARTS];
+    float *rows = NULL;
+    size_t n_work = 0, n_parts = 0, n_h = 0, n_bytes = own_bytes(&like);
+    linnet_status status = linnet_workspace_bytes(like.model, pool, like.context_tokens,
+                                                  attention_rows(like.train), &n_work, err);
+    if (status == LINNET_OK)
+        status = list_parts(&like, &rows, parts, err);
+    if (status == LINNET_OK)
+        status = linnet_parts_bytes(parts, ARENA_PARTS, &n_parts, err);
+    if (status != LINNET_OK)
+        return status;
+    if (!linnet_size_mul(like.context_tokens * sizeof(float), like.h_columns, &n_h) ||
+        !linnet_size_add(n_bytes, n_h, &n_bytes) || !linnet_size_add(n_bytes, n_work, &n_bytes) ||
+        !linnet_size_add(n_bytes, n_parts, &n_bytes))
+        return linnet_fail(err, LINNET_ERR_LIMIT, "a context of %zu tokens is too long", like.context_tokens);
+    *ret_bytes = n_bytes;
+    return LINNET_OK;
+}
+
+/* The longest context from low to high that is within bytes_max, of which low is; a longer one never takes
+ * less. */
+static linnet_status longest_within(linnet_arena like, linnet_thread_pool *pool, size_t bytes_max,
+                                    uint32_t high, uint32_t *ret_context, linnet_error *err)
+{
+    uint32_t low = (uint32_t)like.context_tokens;
+    while (low < high) {
+        uint32_t middle = high - (high - low) / 2;
+        size_t n_bytes = SIZE_MAX;
+        like.context_tokens = middle;
+        linnet_status status = measure(like, pool, &n_bytes, err);
+        if (status != LINNET_OK && status != LINNET_ERR_LIMIT)
+            return status;
+        if (status == LINNET_OK && n_bytes <= bytes_max)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    *ret_context = low;
+    return LINNET_OK;
+}
+
+/* An arena with room for the adapter. */
+static linnet_status create_for(const linnet_model *model, linnet_thread_pool *pool,
+                                const linnet_adapter *adapter, uint32_t context_tokens, bool train,
+                                linnet_arena **ret_arena, linnet_error *err)
+{
+    linnet_arena *arena = NULL;
+    linnet_status status = linnet_arena_create(model, pool, context_tokens, train, &arena, err);
+    if (status == LINNET_OK)
+        status = prepare_adapter(arena, adapter, err);
+    if (status != LINNET_OK) {
+        linnet_arena_destroy(arena);
+        return status;
+    }
+    linnet_lora_unbind(&arena->lora, arena->model); /* the room stays */
+    *ret_arena = arena;
+    return LINNET_OK;
+}
+
+linnet_status linnet_arena_create_within(const linnet_model *model, linnet_thread_pool *pool,
+                                         const linnet_adapter *adapter, size_t bytes_max,
+                                         uint32_t context_min, bool train, uint32_t *context_tokens,
+                                         size_t *ret_needed, linnet_arena **ret_arena, linnet_error *err)
+{
+    linnet_arena like = {.model = model, .train = train};
+    uint32_t most = *context_tokens == 0 ? model->shape.context : *context_tokens, context = most;
+    size_t needed = 0;
+    *ret_needed = 0;
+    linnet_status status = measure_adapter(model, adapter, &like.h_columns, err);
+    if (status == LINNET_OK && bytes_max < SIZE_MAX) {
+        like.context_tokens = context_min == 0 ? 1 : context_min > most ? most : context_min;
+        status = measure(like, pool, &needed, err);
+        if (status == LINNET_OK && needed > bytes_max) {
+            *ret_needed = needed;
+            return linnet_fail(err, LINNET_ERR_LIMIT,
+                               "a context of %zu tokens needs %zu bytes, more than the %zu that are allowed",
+                               like.context_tokens, needed, bytes_max);
+        }
+        if (status == LINNET_OK)
+            status = longest_within(like, pool, bytes_max, most, &context, err);
+    }
+    if (status == LINNET_OK)
+        status = create_for(model, pool, adapter, context, train, ret_arena, err);
+    if (status == LINNET_OK)
+        *context_tokens = context;
+    return status;
 }
 
 /* ---- passes ---- */

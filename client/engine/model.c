@@ -273,7 +273,7 @@ static linnet_status allocate(opening *o)
         return linnet_fail(o->err, LINNET_ERR_RANGE, "model '%s' is too large for this machine", o->path);
     model->vectors = malloc(n_floats * sizeof(float));
     model->layers = calloc(model->shape.n_layers, sizeof(model->layers[0]));
-    o->is_used = calloc(n_tensors, sizeof(o->is_used[0]));
+    o->is_used = calloc(n_tensors + 1, sizeof(o->is_used[0]));
     o->next_vector = model->vectors;
     if (!model->vectors || !model->layers || !o->is_used)
         return linnet_fail(o->err, LINNET_ERR_NOMEM, "no memory for model '%s'", o->path);

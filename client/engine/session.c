@@ -21,6 +21,7 @@ struct linnet_session {
     float *logits; /* vocabulary */
     void *memory;  /* owned: the buffers above */
     float *h;      /* owned: of the current adapter */
+    size_t n_bytes;
 };
 
 static linnet_status place_buffers(linnet_session *session, linnet_error *err)
@@ -40,9 +41,11 @@ static linnet_status place_buffers(linnet_session *session, linnet_error *err)
     };
     linnet_block_parts(&session->block, false, parts + 4);
     linnet_status status = linnet_parts_place(parts, ARRAY_LEN(parts), &session->memory, &n_bytes, err);
-    if (status == LINNET_OK)
-        linnet_block_share(&session->block, false);
-    return status;
+    if (status != LINNET_OK)
+        return status;
+    linnet_block_share(&session->block, false);
+    session->n_bytes = sizeof(*session) + session->work.n_bytes + n_bytes;
+    return LINNET_OK;
 }
 
 linnet_status linnet_session_create(const linnet_model *model, linnet_thread_pool *pool,
@@ -111,6 +114,11 @@ void linnet_session_reset(linnet_session *session)
 size_t linnet_session_n_tokens(const linnet_session *session)
 {
     return session->n_tokens;
+}
+
+size_t linnet_session_bytes(const linnet_session *session)
+{
+    return session->n_bytes + session->block.n_tokens_max * session->lora.rank_sum * sizeof(float);
 }
 
 static linnet_status check_ids(const linnet_session *session, const int32_t *ids, size_t n, linnet_error *err)

@@ -8,17 +8,17 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     LINE_FLOATS = 16,         /* a part starts on a cache line, so that threads do not share one */
     PARALLEL_COST_MIN = 30000 /* nanoseconds of work below which waking threads does not pay */
 };
 
-linnet_status linnet_parts_place(const linnet_part *parts, size_t n_parts, void **ret_block,
-                                 size_t *ret_bytes, linnet_error *err)
+linnet_status linnet_parts_bytes(const linnet_part *parts, size_t n_parts, size_t *ret_bytes,
+                                 linnet_error *err)
 {
     size_t n_floats = 0, n_bytes;
-    void *block = NULL;
     for (size_t i = 0; i < n_parts; i++) {
         size_t n;
         if (!linnet_size_mul(parts[i].n_rows, parts[i].n_columns, &n) ||
@@ -30,6 +30,18 @@ linnet_status linnet_parts_place(const linnet_part *parts, size_t n_parts, void 
     if (!linnet_size_mul(n_floats, sizeof(float), &n_bytes) || n_bytes > PTRDIFF_MAX)
         return linnet_fail(err, LINNET_ERR_LIMIT,
                            "the model and context need more memory than can be addressed");
+    *ret_bytes = n_bytes;
+    return LINNET_OK;
+}
+
+linnet_status linnet_parts_place(const linnet_part *parts, size_t n_parts, void **ret_block,
+                                 size_t *ret_bytes, linnet_error *err)
+{
+    size_t n_bytes;
+    void *block = NULL;
+    linnet_status status = linnet_parts_bytes(parts, n_parts, &n_bytes, err);
+    if (status != LINNET_OK)
+        return status;
     if (posix_memalign(&block, LINE_FLOATS * sizeof(float), n_bytes > 0 ? n_bytes : 1) != 0)
         return linnet_fail(err, LINNET_ERR_NOMEM,
                            "no memory: %zu MB for activations; a shorter context needs less", n_bytes >> 20);
@@ -87,9 +99,12 @@ static void fill_rotation(linnet_rotation *rotation, const linnet_rope *rope, si
     }
 }
 
-linnet_status linnet_workspace_init(linnet_workspace *work, const linnet_model *model,
-                                    linnet_thread_pool *pool, size_t context_tokens, size_t n_tile_rows,
-                                    linnet_error *err)
+enum { WORK_PARTS = 7 };
+
+/* The buffers of a workspace, which holds nothing else by then. */
+static linnet_status list_parts(linnet_workspace *work, const linnet_model *model, linnet_thread_pool *pool,
+                                size_t context_tokens, size_t n_tile_rows, linnet_part parts[WORK_PARTS],
+                                linnet_error *err)
 {
     const linnet_model_shape *shape = &model->shape;
     size_t columns_max = model->query_width, n_threads = linnet_thread_pool_size(pool);
@@ -107,7 +122,7 @@ linnet_status linnet_workspace_init(linnet_workspace *work, const linnet_model *
                                                .is_halves = model->architecture->rope == LINNET_ROPE_HALVES};
     linnet_rotation *all = &work->rotations[0], *local = &work->rotations[1];
     work->product.scratch_stride = linnet_product_scratch(columns_max);
-    const linnet_part parts[] = {
+    const linnet_part list[WORK_PARTS] = {
         {&work->product.scratch, n_threads, work->product.scratch_stride},
         {&all->cosines, context_tokens, all->n_pairs},
         {&all->sines, context_tokens, all->n_pairs},
@@ -116,7 +131,28 @@ linnet_status linnet_workspace_init(linnet_workspace *work, const linnet_model *
         {&work->tiles, n_threads * n_tile_rows, linnet_tile_stride(context_tokens)},
         {&work->rows, n_threads, shape->width},
     };
-    linnet_status status = linnet_parts_place(parts, ARRAY_LEN(parts), &work->block, &work->n_bytes, err);
+    memcpy(parts, list, sizeof(list));
+    return LINNET_OK;
+}
+
+linnet_status linnet_workspace_bytes(const linnet_model *model, linnet_thread_pool *pool,
+                                     size_t context_tokens, size_t n_tile_rows, size_t *ret_bytes,
+                                     linnet_error *err)
+{
+    linnet_workspace work;
+    linnet_part parts[WORK_PARTS];
+    linnet_status status = list_parts(&work, model, pool, context_tokens, n_tile_rows, parts, err);
+    return status == LINNET_OK ? linnet_parts_bytes(parts, WORK_PARTS, ret_bytes, err) : status;
+}
+
+linnet_status linnet_workspace_init(linnet_workspace *work, const linnet_model *model,
+                                    linnet_thread_pool *pool, size_t context_tokens, size_t n_tile_rows,
+                                    linnet_error *err)
+{
+    linnet_part parts[WORK_PARTS];
+    linnet_status status = list_parts(work, model, pool, context_tokens, n_tile_rows, parts, err);
+    if (status == LINNET_OK)
+        status = linnet_parts_place(parts, WORK_PARTS, &work->block, &work->n_bytes, err);
     if (status != LINNET_OK)
         return status;
     work->tile_stride = n_tile_rows * linnet_tile_stride(context_tokens);

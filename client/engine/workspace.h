@@ -19,6 +19,10 @@ typedef struct linnet_part {
 linnet_status linnet_parts_place(const linnet_part *parts, size_t n_parts, void **ret_block,
                                  size_t *ret_bytes, linnet_error *err) LINNET_NODISCARD;
 
+/** What they take together. */
+linnet_status linnet_parts_bytes(const linnet_part *parts, size_t n_parts, size_t *ret_bytes,
+                                 linnet_error *err) LINNET_NODISCARD;
+
 /** Angles of one of the model's ropes at every position. n_pairs 0: there is none. */
 typedef struct linnet_rotation {
     float *cosines, *sines; /* [context_tokens][n_pairs] */
@@ -41,6 +45,10 @@ typedef struct linnet_workspace {
 linnet_status linnet_workspace_init(linnet_workspace *work, const linnet_model *model,
                                     linnet_thread_pool *pool, size_t context_tokens, size_t n_tile_rows,
                                     linnet_error *err) LINNET_NODISCARD;
+/** What it would take. */
+linnet_status linnet_workspace_bytes(const linnet_model *model, linnet_thread_pool *pool,
+                                     size_t context_tokens, size_t n_tile_rows, size_t *ret_bytes,
+                                     linnet_error *err) LINNET_NODISCARD;
 void linnet_workspace_release(linnet_workspace *work);
 
 /** Row length of an attention tile for n_keys keys: whole vectors, so that rows have no odd ends. */

@@ -122,13 +122,43 @@ void linnet_record_release(linnet_record *record)
     *record = (linnet_record){0};
 }
 
+/* ---- a set of them ---- */
+
+linnet_dataset *linnet_dataset_create(void)
+{
+    return calloc(1, sizeof(linnet_dataset));
+}
+
+linnet_status linnet_dataset_add(linnet_dataset *dataset, linnet_record *record, linnet_error *err)
+{
+    linnet_record *records =
+        linnet_array_grow(dataset->records, dataset->n_records, &dataset->capacity, sizeof(*records));
+    if (!records) {
+        linnet_record_release(record);
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for another record");
+    }
+    dataset->records = records;
+    records[dataset->n_records++] = *record;
+    *record = (linnet_record){0};
+    return LINNET_OK;
+}
+
+void linnet_dataset_destroy(linnet_dataset *dataset)
+{
+    if (!dataset)
+        return;
+    for (size_t i = 0; i < dataset->n_records; i++)
+        linnet_record_release(&dataset->records[i]);
+    free(dataset->records);
+    free(dataset);
+}
+
 /* ---- a file of them ---- */
 
 typedef struct loader {
     const char *path;
     bool skip_bad;
     linnet_dataset *dataset;
-    size_t capacity;
     size_t line,
         blank_line; /* blank_line: the first of a run of blank ones, which only the file's end may follow */
 } loader;
@@ -140,25 +170,6 @@ static bool is_blank(const uint8_t *line, size_t n_bytes)
             return false;
     }
     return true;
-}
-
-static linnet_status keep_record(loader *l, linnet_record record, linnet_error *err)
-{
-    linnet_dataset *d = l->dataset;
-    if (d->n_records == l->capacity) {
-        size_t capacity = l->capacity == 0 ? 64 : l->capacity * 2, size;
-        linnet_record *records = NULL;
-        if (linnet_size_mul(capacity, sizeof(*records), &size))
-            records = realloc(d->records, size);
-        if (!records) {
-            linnet_record_release(&record);
-            return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for %zu records", capacity);
-        }
-        d->records = records;
-        l->capacity = capacity;
-    }
-    d->records[d->n_records++] = record;
-    return LINNET_OK;
 }
 
 static linnet_status take_line(loader *l, const uint8_t *line, size_t n_bytes, linnet_error *err)
@@ -182,7 +193,7 @@ static linnet_status take_line(loader *l, const uint8_t *line, size_t n_bytes, l
     status = linnet_record_parse((const char *)line, n_bytes, &record, err);
     if (status == LINNET_OK) {
         record.line = l->line;
-        return keep_record(l, record, err);
+        return linnet_dataset_add(l->dataset, &record, err);
     }
     if (l->skip_bad && status != LINNET_ERR_NOMEM) {
         l->dataset->n_skipped++;
@@ -229,7 +240,7 @@ linnet_status linnet_dataset_load(const char *path, bool skip_bad, linnet_datase
     FILE *file = fopen(path, "rbe");
     if (!file)
         return linnet_fail_errno(err, errno, "cannot open '%s'", path);
-    l.dataset = calloc(1, sizeof(*l.dataset));
+    l.dataset = linnet_dataset_create();
     if (!l.dataset)
         status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory for the records of '%s'", path);
     else
@@ -243,14 +254,4 @@ linnet_status linnet_dataset_load(const char *path, bool skip_bad, linnet_datase
     }
     *ret_dataset = l.dataset;
     return LINNET_OK;
-}
-
-void linnet_dataset_destroy(linnet_dataset *dataset)
-{
-    if (!dataset)
-        return;
-    for (size_t i = 0; i < dataset->n_records; i++)
-        linnet_record_release(&dataset->records[i]);
-    free(dataset->records);
-    free(dataset);
 }

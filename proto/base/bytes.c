@@ -88,6 +88,35 @@ bool linnet_utf8_is_valid(const void *text, size_t n_bytes)
     return true;
 }
 
+/* Are these fewer than four bytes the start of a sequence? Then it ends well with the lowest or the highest
+ * of the bytes that may follow. */
+static bool utf8_begins(const uint8_t *s, size_t n)
+{
+    uint8_t low[4], high[4];
+    memset(low, 0x80, sizeof(low));
+    memset(high, 0xbf, sizeof(high));
+    memcpy(low, s, n);
+    memcpy(high, s, n);
+    return linnet_utf8_sequence(low, sizeof(low)) > n || linnet_utf8_sequence(high, sizeof(high)) > n;
+}
+
+size_t linnet_utf8_repair(const void *text, size_t n_bytes, bool is_end, linnet_buffer *ret_repaired)
+{
+    const uint8_t *s = text;
+    size_t at = 0;
+    while (at < n_bytes) {
+        size_t length = linnet_utf8_sequence(s + at, n_bytes - at);
+        if (length > 0)
+            linnet_buffer_append(ret_repaired, s + at, length);
+        else if (!is_end && n_bytes - at < 4 && utf8_begins(s + at, n_bytes - at))
+            break;
+        else
+            linnet_buffer_append_text(ret_repaired, "\xef\xbf\xbd");
+        at += length > 0 ? length : 1;
+    }
+    return at;
+}
+
 void linnet_buffer_release(linnet_buffer *buffer)
 {
     free(buffer->bytes);

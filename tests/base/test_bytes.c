@@ -92,6 +92,38 @@ static void utf8_is_valid_as_rfc_3629_says(void **state)
             fail_msg("case %zu", i);
 }
 
+static void utf8_is_repaired_and_waits_for_what_has_begun(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *want, *want_at_end;
+        size_t n_taken;
+    } cases[] = {
+        {"", "", "", 0},
+        {"a\xc3\xa9", "a\xc3\xa9", "a\xc3\xa9", 3},
+        {"a\xc3", "a", "a\xef\xbf\xbd", 1},
+        {"\xf0\x9f\x98", "", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd", 0},
+        {"\xed\x9f", "", "\xef\xbf\xbd\xef\xbf\xbd", 0},
+        {"\xed\xa0", "\xef\xbf\xbd\xef\xbf\xbd", "\xef\xbf\xbd\xef\xbf\xbd",
+         2}, /* a surrogate can be nothing */
+        {"\xe0\x80", "\xef\xbf\xbd\xef\xbf\xbd", "\xef\xbf\xbd\xef\xbf\xbd", 2},
+        {"\x80z", "\xef\xbf\xbdz", "\xef\xbf\xbdz", 2},
+        {"\xe2\x82z", "\xef\xbf\xbd\xef\xbf\xbdz", "\xef\xbf\xbd\xef\xbf\xbdz", 3},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        linnet_buffer open = {0}, whole = {0};
+        size_t n = strlen(cases[i].text), n_taken = linnet_utf8_repair(cases[i].text, n, false, &open);
+        bool good = n_taken == cases[i].n_taken && linnet_utf8_repair(cases[i].text, n, true, &whole) == n;
+        linnet_buffer_append_u8(&open, 0);
+        linnet_buffer_append_u8(&whole, 0);
+        if (!good || strcmp((char *)open.bytes, cases[i].want) != 0 ||
+            strcmp((char *)whole.bytes, cases[i].want_at_end) != 0)
+            fail_msg("case %zu: %zu taken", i, n_taken);
+        linnet_buffer_release(&open);
+        linnet_buffer_release(&whole);
+    }
+}
+
 static void a_buffer_grows_and_keeps_its_contents(void **state)
 {
     (void)state;
@@ -148,6 +180,7 @@ int main(void)
         cmocka_unit_test(an_array_grows_and_keeps_its_items),
         cmocka_unit_test(hex_is_read_only_where_it_is_whole),
         cmocka_unit_test(utf8_is_valid_as_rfc_3629_says),
+        cmocka_unit_test(utf8_is_repaired_and_waits_for_what_has_begun),
         cmocka_unit_test(a_buffer_grows_and_keeps_its_contents),
         cmocka_unit_test(a_reader_never_passes_the_end),
         cmocka_unit_test(a_message_is_one_line),

@@ -449,6 +449,47 @@ static void bytes_tell_what_is_held(void **state)
     tear_down(&f);
 }
 
+/* Bytes with the adapter's activations; 0: no such arena. */
+static size_t bytes_within(const fixture *f, size_t bytes_max, uint32_t context_min, uint32_t *context)
+{
+    linnet_arena *arena = NULL;
+    size_t needed = 0, n_bytes = 0;
+    linnet_status status = linnet_arena_create_within(f->model, NULL, f->adapter, bytes_max, context_min,
+                                                      true, context, &needed, &arena, &err);
+    if (status == LINNET_OK)
+        n_bytes = linnet_arena_bytes(arena);
+    else
+        assert_true(status == LINNET_ERR_LIMIT && needed > bytes_max);
+    linnet_arena_destroy(arena);
+    return n_bytes;
+}
+
+static void an_arena_takes_the_longest_context_within_its_bytes(void **state)
+{
+    (void)state;
+    fixture f = set_up(&plain, 2, ALL_TARGETS, NULL, N_IDS);
+    uint32_t context = 0;
+    size_t full = bytes_within(&f, SIZE_MAX, 1, &context);
+    assert_int_equal(context, 40); /* the model's */
+    (void)gradient_of(&f, LINNET_FACTORS_BOTH, 1.0);
+    assert_int_equal(linnet_arena_bytes(f.arena), full); /* nothing is added later */
+    for (size_t bytes_max = full; bytes_max > full / 2; bytes_max -= full / 37) {
+        context = 40;
+        assert_true(bytes_within(&f, bytes_max, 1, &context) <= bytes_max);
+        uint32_t longer = context + 1;
+        if (context < 40 && bytes_within(&f, SIZE_MAX, 1, &longer) <= bytes_max)
+            fail_msg("%u tokens are not the most that fit %zu bytes", (unsigned)context, bytes_max);
+    }
+    context = 40;
+    assert_int_equal(bytes_within(&f, 10, 8, &context), 0);
+    context = 8;
+    size_t least = bytes_within(&f, SIZE_MAX, 1, &context);
+    context = 40;
+    assert_int_equal(bytes_within(&f, least, 8, &context), least);
+    assert_int_equal(context, 8);
+    tear_down(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -465,6 +506,7 @@ int main(void)
         cmocka_unit_test(an_arena_has_no_memory),
         cmocka_unit_test(hopeless_requests_are_refused_and_change_nothing),
         cmocka_unit_test(bytes_tell_what_is_held),
+        cmocka_unit_test(an_arena_takes_the_longest_context_within_its_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

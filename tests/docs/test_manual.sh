@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Every command and every option that a program's --help knows stands in its manual page, and every option in a page is
-# one that the program knows. Prints its result as cmocka does, to be counted with the others.
+# one that the program knows. The page of the library names every function. Prints its result as cmocka does, to be counted with the others.
 # usage: test_manual.sh FOLDER_OF_PROGRAMS
 set -eu
 bin=$1
@@ -25,4 +25,11 @@ for program in linnet-client linnet-coordinator linnet-sim; do
     done
 done
 [ $status -eq 0 ] && echo "[       OK ] the_manual_pages_name_every_option" || echo "[  FAILED  ] the_manual_pages_name_every_option"
+
+went=0
+functions=$(awk '$1 == "symbol" {print $2}' "$manual/../../tests/library/abi.txt")
+for name in $functions; do
+    grep -qE "\\b$name\\(" "$manual/linnet-device.3.scd" || { echo "linnet-device(3): no $name"; went=1; status=1; }
+done
+[ $went -eq 0 ] && echo "[       OK ] linnet_device_3_names_every_function" || echo "[  FAILED  ] linnet_device_3_names_every_function"
 exit $status

@@ -35,10 +35,15 @@ typedef struct linnet_record {
 
 typedef struct linnet_dataset {
     linnet_record *records; /* owned */
-    size_t n_records;
+    size_t n_records, capacity;
     size_t n_skipped; /* bad lines passed over, with skip_bad */
 } linnet_dataset;
 
+/** An empty set, to add to; NULL on lack of memory. */
+linnet_dataset *linnet_dataset_create(void);
+/** Add a record, which moves, also where it fails (NOMEM). Its `line` is kept. */
+linnet_status linnet_dataset_add(linnet_dataset *dataset, linnet_record *record,
+                                 linnet_error *err) LINNET_NODISCARD;
 /** Read a file. A bad line fails with "FILE:LINE: what", or is counted and passed over with skip_bad. */
 linnet_status linnet_dataset_load(const char *path, bool skip_bad, linnet_dataset **ret_dataset,
                                   linnet_error *err) LINNET_NODISCARD;

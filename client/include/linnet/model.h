@@ -55,6 +55,7 @@ void linnet_session_reset(linnet_session *session);
 linnet_status linnet_session_feed(linnet_session *session, const int32_t *ids, size_t n,
                                   const float **ret_logits, linnet_error *err) LINNET_NODISCARD;
 size_t linnet_session_n_tokens(const linnet_session *session); /* fed so far */
+size_t linnet_session_bytes(const linnet_session *session);    /* with its present adapter's activations */
 
 /* ---- scoring and training ---- */
 /** Memory for one sequence at a time of up to context_tokens: checkpoints, one layer's activations, loss
@@ -65,6 +66,14 @@ typedef struct linnet_arena linnet_arena;
 linnet_status linnet_arena_create(const linnet_model *model, linnet_thread_pool *pool,
                                   uint32_t context_tokens, bool train, linnet_arena **ret_arena,
                                   linnet_error *err) LINNET_NODISCARD;
+/** The same within a budget: the longest context up to *context_tokens whose arena, with what the adapter
+ * (may be NULL) makes it grow by, takes at most bytes_max. LIMIT where context_min takes more: *ret_needed,
+ * set then too (else 0), is what it takes. */
+linnet_status linnet_arena_create_within(const linnet_model *model, linnet_thread_pool *pool,
+                                         const linnet_adapter *adapter, size_t bytes_max,
+                                         uint32_t context_min, bool train, uint32_t *context_tokens,
+                                         size_t *ret_needed, linnet_arena **ret_arena,
+                                         linnet_error *err) LINNET_NODISCARD;
 void linnet_arena_destroy(linnet_arena *arena);
 size_t linnet_arena_bytes(const linnet_arena *arena);
 

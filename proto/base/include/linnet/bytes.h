@@ -158,6 +158,11 @@ void linnet_buffer_append_f64(linnet_buffer *buffer, double f);
 void linnet_buffer_append_text(linnet_buffer *buffer, const char *text);
 void linnet_buffer_append_format(linnet_buffer *buffer, const char *format, ...) LINNET_PRINTF(2, 3);
 
+/** Append text as well-formed UTF-8: each byte that belongs to no sequence becomes U+FFFD. Returns how many
+ * bytes were taken: all of them at the text's end (is_end); before it, all but those of a last sequence that
+ * has only begun, at most three, which belong in front of what follows. */
+size_t linnet_utf8_repair(const void *text, size_t n_bytes, bool is_end, linnet_buffer *ret_repaired);
+
 /** A bounded reader over borrowed bytes. Reads past the end return 0 and set `failed`, which sticks. */
 typedef struct linnet_reader {
     const uint8_t *bytes;

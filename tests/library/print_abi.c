@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a program that was built with the header knows of the library without asking: sizes and offsets of the
+ * public structs, and the numbers of the enums. test_abi.sh compares it with abi.txt. Every member of a
+ * struct stands here: one that is forgotten is found by the sizes. */
+#include <linnet-device.h>
+
+#include <stdio.h>
+
+#define STRUCT(type) printf("struct %s %zu\n", #type, sizeof(type))
+#define MEMBER(type, name)                                                                                   \
+    printf("member %s.%s %zu %zu\n", #type, #name, offsetof(type, name), sizeof(((type *)0)->name))
+#define VALUE(name) printf("value %s %llu\n", #name, (unsigned long long)(name))
+
+int main(void)
+{
+    STRUCT(lin_error);
+    MEMBER(lin_error, status);
+    MEMBER(lin_error, reserved);
+    MEMBER(lin_error, needed_bytes);
+    MEMBER(lin_error, message);
+    STRUCT(lin_model_options);
+    MEMBER(lin_model_options, size);
+    MEMBER(lin_model_options, n_threads);
+    MEMBER(lin_model_options, memory_max);
+    STRUCT(lin_model_info);
+    MEMBER(lin_model_info, size);
+    MEMBER(lin_model_info, context_tokens);
+    MEMBER(lin_model_info, vocabulary);
+    MEMBER(lin_model_info, n_layers);
+    MEMBER(lin_model_info, n_threads);
+    MEMBER(lin_model_info, has_chat_template);
+    MEMBER(lin_model_info, mapped_bytes);
+    MEMBER(lin_model_info, architecture);
+    MEMBER(lin_model_info, type);
+    STRUCT(lin_generate_options);
+    MEMBER(lin_generate_options, size);
+    MEMBER(lin_generate_options, max_tokens);
+    MEMBER(lin_generate_options, temperature);
+    MEMBER(lin_generate_options, top_p);
+    MEMBER(lin_generate_options, seed);
+    MEMBER(lin_generate_options, stop);
+    MEMBER(lin_generate_options, n_stop);
+    MEMBER(lin_generate_options, context_tokens);
+    STRUCT(lin_generate_result);
+    MEMBER(lin_generate_result, size);
+    MEMBER(lin_generate_result, stopped);
+    MEMBER(lin_generate_result, n_prompt_tokens);
+    MEMBER(lin_generate_result, n_tokens);
+    MEMBER(lin_generate_result, prefill_seconds);
+    MEMBER(lin_generate_result, decode_seconds);
+    MEMBER(lin_generate_result, memory_bytes);
+    STRUCT(lin_message);
+    MEMBER(lin_message, role);
+    MEMBER(lin_message, content);
+    STRUCT(lin_progress);
+    MEMBER(lin_progress, size);
+    MEMBER(lin_progress, step);
+    MEMBER(lin_progress, n_steps);
+    MEMBER(lin_progress, is_done);
+    MEMBER(lin_progress, loss);
+    MEMBER(lin_progress, learning_rate);
+    MEMBER(lin_progress, n_tokens);
+    MEMBER(lin_progress, n_texts);
+    MEMBER(lin_progress, arena_bytes);
+    MEMBER(lin_progress, state_bytes);
+    MEMBER(lin_progress, context_tokens);
+    MEMBER(lin_progress, reserved);
+    STRUCT(lin_training_options);
+    MEMBER(lin_training_options, size);
+    MEMBER(lin_training_options, rank);
+    MEMBER(lin_training_options, alpha);
+    MEMBER(lin_training_options, targets);
+    MEMBER(lin_training_options, start_adapter);
+    MEMBER(lin_training_options, learning_rate);
+    MEMBER(lin_training_options, learning_rate_a);
+    MEMBER(lin_training_options, weight_decay);
+    MEMBER(lin_training_options, clip_norm);
+    MEMBER(lin_training_options, warmup_steps);
+    MEMBER(lin_training_options, n_steps);
+    MEMBER(lin_training_options, batch_texts);
+    MEMBER(lin_training_options, context_tokens);
+    MEMBER(lin_training_options, context_min);
+    MEMBER(lin_training_options, optimizer);
+    MEMBER(lin_training_options, schedule);
+    MEMBER(lin_training_options, flags);
+    MEMBER(lin_training_options, seed);
+    MEMBER(lin_training_options, memory_max);
+    MEMBER(lin_training_options, on_step);
+    MEMBER(lin_training_options, user);
+    STRUCT(lin_agent_options);
+    MEMBER(lin_agent_options, size);
+    MEMBER(lin_agent_options, has_seed);
+    MEMBER(lin_agent_options, seed);
+    MEMBER(lin_agent_options, state_directory);
+    MEMBER(lin_agent_options, model);
+    MEMBER(lin_agent_options, texts);
+    MEMBER(lin_agent_options, held_out);
+    MEMBER(lin_agent_options, policy_path);
+    MEMBER(lin_agent_options, consortium_path);
+    MEMBER(lin_agent_options, ledger_directory);
+    STRUCT(lin_agent_what);
+    MEMBER(lin_agent_what, size);
+    MEMBER(lin_agent_what, did);
+    MEMBER(lin_agent_what, wake_in_ms);
+    MEMBER(lin_agent_what, n_steps);
+    MEMBER(lin_agent_what, is_in_round);
+    STRUCT(lin_agent_report);
+    MEMBER(lin_agent_report, size);
+    MEMBER(lin_agent_report, step);
+    MEMBER(lin_agent_report, n_steps);
+    MEMBER(lin_agent_report, is_finished);
+    MEMBER(lin_agent_report, is_revoked);
+    MEMBER(lin_agent_report, is_other_model);
+    MEMBER(lin_agent_report, is_in_round);
+    MEMBER(lin_agent_report, operator_is_authority);
+    MEMBER(lin_agent_report, version);
+    MEMBER(lin_agent_report, round);
+    MEMBER(lin_agent_report, n_contributions);
+    MEMBER(lin_agent_report, bytes_up);
+    MEMBER(lin_agent_report, bytes_down);
+    MEMBER(lin_agent_report, train_loss);
+    MEMBER(lin_agent_report, held_out_loss);
+    MEMBER(lin_agent_report, dp_epsilon);
+    MEMBER(lin_agent_report, dp_delta);
+    MEMBER(lin_agent_report, dp_epsilon_max);
+    MEMBER(lin_agent_report, phase);
+    MEMBER(lin_agent_report, profile);
+    MEMBER(lin_agent_report, device_id);
+    MEMBER(lin_agent_report, adapter);
+    MEMBER(lin_agent_report, note);
+    VALUE(LIN_OK);
+    VALUE(LIN_ERR_ARG);
+    VALUE(LIN_ERR_NOMEM);
+    VALUE(LIN_ERR_IO);
+    VALUE(LIN_ERR_NOT_FOUND);
+    VALUE(LIN_ERR_EXISTS);
+    VALUE(LIN_ERR_FORMAT);
+    VALUE(LIN_ERR_RANGE);
+    VALUE(LIN_ERR_LIMIT);
+    VALUE(LIN_ERR_UNSUPPORTED);
+    VALUE(LIN_ERR_MISMATCH);
+    VALUE(LIN_ERR_CRYPTO);
+    VALUE(LIN_ERR_DENIED);
+    VALUE(LIN_ERR_EXPIRED);
+    VALUE(LIN_ERR_CONFLICT);
+    VALUE(LIN_ERR_NO_SPACE);
+    VALUE(LIN_ERR_BUSY);
+    VALUE(LIN_ERR_AGAIN);
+    VALUE(LIN_ERR_CANCELLED);
+    VALUE(LIN_ERR_INTERNAL);
+    VALUE(LIN_STOPPED_END);
+    VALUE(LIN_STOPPED_TOKENS);
+    VALUE(LIN_STOPPED_CONTEXT);
+    VALUE(LIN_STOPPED_STRING);
+    VALUE(LIN_STOPPED_CALLBACK);
+    VALUE(LIN_ADAMW);
+    VALUE(LIN_SGD);
+    VALUE(LIN_CONSTANT);
+    VALUE(LIN_COSINE);
+    VALUE(LIN_AGENT_WAITED);
+    VALUE(LIN_AGENT_EXCHANGED);
+    VALUE(LIN_AGENT_TRAINED);
+    VALUE(LIN_AGENT_EVALUATED);
+    VALUE(LIN_AGENT_FINISHED);
+    VALUE(LIN_ABI);
+    VALUE(LIN_FOREVER);
+    VALUE(LIN_TRAIN_IN_ORDER);
+    VALUE(LIN_TRAIN_NO_END_TOKEN);
+    VALUE(LIN_TRAIN_RANK_ROOT);
+    return 0;
+}
