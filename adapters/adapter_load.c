@@ -88,24 +88,26 @@ static linnet_status pair_entries(const found_factors *found, const layout_model
     return LINNET_OK;
 }
 
-void linnet_permute_rows(const linnet_layout_entry *entry, bool to_gguf, const float *from, float *to)
+void linnet_permute_rows(const linnet_layout_entry *entry, uint32_t n_heads, bool to_gguf, const float *from,
+                         float *to)
 {
     size_t rank = entry->rank;
-    for (uint32_t hf = 0; hf < entry->rows; hf++) {
-        size_t gguf = linnet_layout_gguf_row(entry, hf);
+    for (size_t hf = 0; hf < entry->rows; hf++) {
+        size_t gguf = linnet_layout_gguf_row(entry->rows, n_heads, hf);
         memcpy(to + (to_gguf ? gguf : hf) * rank, from + (to_gguf ? hf : gguf) * rank, rank * sizeof(float));
     }
 }
 
-/* B of q and k, read in Hugging Face's order into a scratch block, then moved into GGUF's. */
-static linnet_status read_permuted(const linnet_layout_entry *entry, const void *source, found_read_fn *read,
-                                   float *b, linnet_error *err)
+/* B of q and k, read in the file's order into a scratch block, then moved into the model's, which is GGUF's
+ * where the file's is Hugging Face's. */
+static linnet_status read_permuted(const linnet_layout_entry *entry, bool hf_rows, const void *source,
+                                   found_read_fn *read, float *b, linnet_error *err)
 {
     float *rows = malloc((size_t)entry->rows * entry->rank * sizeof(float));
     if (!rows)
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory to read '%s'", entry->name);
     read(source, rows);
-    linnet_permute_rows(entry, true, rows, b);
+    linnet_permute_rows(entry, hf_rows ? entry->n_rope_heads : entry->n_hf_heads, hf_rows, rows, b);
     free(rows);
     return LINNET_OK;
 }
@@ -118,8 +120,8 @@ static linnet_status read_factors(const found_factors *found, bool hf_rows, foun
         const linnet_layout_entry *entry = &adapter->layout->entries[e];
         float *b = linnet_adapter_b(adapter, e);
         read(found->items[2 * e].source, linnet_adapter_a(adapter, e));
-        if (hf_rows && entry->n_rope_heads > 0)
-            status = read_permuted(entry, found->items[2 * e + 1].source, read, b, err);
+        if ((hf_rows ? entry->n_rope_heads : entry->n_hf_heads) > 0)
+            status = read_permuted(entry, hf_rows, found->items[2 * e + 1].source, read, b, err);
         else
             read(found->items[2 * e + 1].source, b);
     }

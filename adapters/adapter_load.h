@@ -33,8 +33,9 @@ linnet_status linnet_found_assemble(found_factors *found, const layout_model *mo
                                     bool hf_rows, found_read_fn *read, linnet_adapter **ret_adapter,
                                     linnet_error *err) LINNET_NODISCARD;
 
-/** Move rows of B between the two orders; to_gguf says which way. */
-void linnet_permute_rows(const linnet_layout_entry *entry, bool to_gguf, const float *from, float *to);
+/** Move rows of B between the two orders, of so many heads (0: they are the same); to_gguf says which way. */
+void linnet_permute_rows(const linnet_layout_entry *entry, uint32_t n_heads, bool to_gguf, const float *from,
+                         float *to);
 
 linnet_status linnet_adapter_load_gguf(const char *path, const layout_model *model,
                                        linnet_adapter **ret_adapter, linnet_error *err) LINNET_NODISCARD;

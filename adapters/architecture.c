@@ -92,6 +92,10 @@ static const linnet_architecture table[] = {
      .hf_is_transposed = true},
 };
 
+/* llama as a checkpoint of Hugging Face has it. */
+static const linnet_architecture llama_in_halves = {
+    .name = "llama", .rope = LINNET_ROPE_HALVES, LLAMA_MODULES};
+
 const linnet_architecture *linnet_architecture_at(size_t i)
 {
     return i < ARRAY_LEN(table) ? &table[i] : NULL;
@@ -130,5 +134,7 @@ linnet_status linnet_architecture_of(const linnet_gguf *gguf, const linnet_archi
     if (status != LINNET_OK)
         return status;
     *ret_architecture = linnet_architecture_find(name);
+    if (linnet_gguf_is_checkpoint(gguf) && linnet_text_is(name, llama_in_halves.name))
+        *ret_architecture = &llama_in_halves;
     return *ret_architecture ? LINNET_OK : unknown(gguf, name, err);
 }

@@ -6,25 +6,15 @@
  * key and per tensor, bounded by the file's own size before it is asked for. Lookup is a binary search over
  * names sorted at opening, which also finds duplicates; a second sort by place finds overlapping tensors.
  * Source: the GGUF specification (ggml, docs/gguf.md). Left out: version 1 (32-bit lengths), big-endian
- * files, arrays of arrays, files split into several.
+ * files, arrays of arrays. Models of several files: gguf_files.c.
  */
-#include "linnet/gguf.h"
+#include "gguf_inner.h"
 
 #include <stdlib.h>
 
+#include "checkpoint.h"
 #include "gguf_kinds.h"
 #include "limits.h"
-
-struct linnet_gguf {
-    char *path;     /* owned; "" for borrowed bytes */
-    linnet_map map; /* open where the file was mapped; else empty */
-    size_t n_bytes;
-    size_t n_values, n_tensors;
-    linnet_gguf_value *values;                  /* owned, in file order */
-    linnet_gguf_tensor *tensors;                /* owned, in file order */
-    const linnet_gguf_value **values_by_name;   /* owned, sorted */
-    const linnet_gguf_tensor **tensors_by_name; /* owned, sorted */
-};
 
 /* What an opening walks with. */
 typedef struct parse {
@@ -67,6 +57,34 @@ static int tensor_place_order(const void *a, const void *b)
 static int shown(linnet_text text)
 {
     return text.n_bytes < 64 ? (int)text.n_bytes : 64;
+}
+
+linnet_status linnet_gguf_sort_values(linnet_gguf *gguf, linnet_error *err)
+{
+    const linnet_gguf_value **sorted = gguf->values_by_name;
+    for (size_t i = 0; i < gguf->n_values; i++)
+        sorted[i] = &gguf->values[i];
+    if (gguf->n_values > 1)
+        qsort(sorted, gguf->n_values, sizeof(sorted[0]), value_name_order);
+    for (size_t i = 1; i < gguf->n_values; i++)
+        if (text_compare(sorted[i - 1]->name, sorted[i]->name) == 0)
+            return linnet_fail(err, LINNET_ERR_FORMAT, "key '%.*s' occurs twice", shown(sorted[i]->name),
+                               sorted[i]->name.bytes);
+    return LINNET_OK;
+}
+
+linnet_status linnet_gguf_sort_tensors(linnet_gguf *gguf, linnet_error *err)
+{
+    const linnet_gguf_tensor **sorted = gguf->tensors_by_name;
+    for (size_t i = 0; i < gguf->n_tensors; i++)
+        sorted[i] = &gguf->tensors[i];
+    if (gguf->n_tensors > 1)
+        qsort(sorted, gguf->n_tensors, sizeof(sorted[0]), tensor_name_order);
+    for (size_t i = 1; i < gguf->n_tensors; i++)
+        if (text_compare(sorted[i - 1]->name, sorted[i]->name) == 0)
+            return linnet_fail(err, LINNET_ERR_FORMAT, "tensor '%.*s' occurs twice", shown(sorted[i]->name),
+                               sorted[i]->name.bytes);
+    return LINNET_OK;
 }
 
 /* ---- reading the header ---- */
@@ -173,21 +191,12 @@ static linnet_status read_value(parse *p, linnet_gguf_value *value)
 
 static linnet_status read_values(parse *p)
 {
-    linnet_gguf *gguf = p->gguf;
-    for (size_t i = 0; i < gguf->n_values; i++) {
-        linnet_status status = read_value(p, &gguf->values[i]);
+    for (size_t i = 0; i < p->gguf->n_values; i++) {
+        linnet_status status = read_value(p, &p->gguf->values[i]);
         if (status != LINNET_OK)
             return status;
-        gguf->values_by_name[i] = &gguf->values[i];
     }
-    if (gguf->n_values > 1)
-        qsort(gguf->values_by_name, gguf->n_values, sizeof(gguf->values_by_name[0]), value_name_order);
-    for (size_t i = 1; i < gguf->n_values; i++) {
-        linnet_text name = gguf->values_by_name[i]->name;
-        if (text_compare(gguf->values_by_name[i - 1]->name, name) == 0)
-            return linnet_fail(p->err, LINNET_ERR_FORMAT, "key '%.*s' occurs twice", shown(name), name.bytes);
-    }
-    return LINNET_OK;
+    return linnet_gguf_sort_values(p->gguf, p->err);
 }
 
 /* Bytes of a tensor from its dimensions, all of which come from the file. */
@@ -247,7 +256,6 @@ static linnet_status read_tensors(parse *p, uint64_t *offsets)
         linnet_status status = read_tensor(p, &gguf->tensors[i], &offsets[i]);
         if (status != LINNET_OK)
             return status;
-        gguf->tensors_by_name[i] = &gguf->tensors[i];
     }
     return LINNET_OK;
 }
@@ -303,20 +311,16 @@ static linnet_status check_tensors(parse *p)
 {
     linnet_gguf *gguf = p->gguf;
     const linnet_gguf_tensor **sorted = gguf->tensors_by_name;
-    if (gguf->n_tensors < 2)
-        return LINNET_OK;
-    qsort(sorted, gguf->n_tensors, sizeof(sorted[0]), tensor_place_order);
+    for (size_t i = 0; i < gguf->n_tensors; i++)
+        sorted[i] = &gguf->tensors[i];
+    if (gguf->n_tensors > 1)
+        qsort(sorted, gguf->n_tensors, sizeof(sorted[0]), tensor_place_order);
     for (size_t i = 1; i < gguf->n_tensors; i++)
         if ((size_t)(sorted[i]->bytes - sorted[i - 1]->bytes) < sorted[i - 1]->n_bytes)
             return linnet_fail(p->err, LINNET_ERR_FORMAT, "tensors '%.*s' and '%.*s' overlap",
                                shown(sorted[i - 1]->name), sorted[i - 1]->name.bytes, shown(sorted[i]->name),
                                sorted[i]->name.bytes);
-    qsort(sorted, gguf->n_tensors, sizeof(sorted[0]), tensor_name_order);
-    for (size_t i = 1; i < gguf->n_tensors; i++)
-        if (text_compare(sorted[i - 1]->name, sorted[i]->name) == 0)
-            return linnet_fail(p->err, LINNET_ERR_FORMAT, "tensor '%.*s' occurs twice",
-                               shown(sorted[i]->name), sorted[i]->name.bytes);
-    return LINNET_OK;
+    return linnet_gguf_sort_tensors(gguf, p->err);
 }
 
 static linnet_status read_counts(parse *p)
@@ -382,7 +386,7 @@ static linnet_status parse_file(parse *p)
 
 /* ---- opening ---- */
 
-static linnet_status open_bytes(const char *path, const void *bytes, size_t n_bytes, linnet_gguf **ret_gguf,
+linnet_status linnet_gguf_parse(const char *path, const void *bytes, size_t n_bytes, linnet_gguf **ret_gguf,
                                 linnet_error *err)
 {
     linnet_gguf *gguf = calloc(1, sizeof(*gguf));
@@ -392,6 +396,7 @@ static linnet_status open_bytes(const char *path, const void *bytes, size_t n_by
         linnet_gguf_close(gguf);
         return linnet_fail(err, LINNET_ERR_NOMEM, "GGUF file '%s'", path);
     }
+    gguf->bytes = bytes;
     gguf->n_bytes = n_bytes;
     parse p = {.reader = linnet_reader_of(bytes, n_bytes), .gguf = gguf, .err = err};
     linnet_status status = parse_file(&p);
@@ -403,33 +408,14 @@ static linnet_status open_bytes(const char *path, const void *bytes, size_t n_by
     return LINNET_OK;
 }
 
-linnet_status linnet_gguf_open(const char *path, linnet_gguf **ret_gguf, linnet_error *err)
-{
-    linnet_map map = {0};
-    linnet_gguf *gguf = NULL;
-    linnet_status status = linnet_map_open(path, &map, err);
-    if (status != LINNET_OK)
-        return status;
-    status = open_bytes(path, map.bytes, map.n_bytes, &gguf, err);
-    if (status != LINNET_OK) {
-        linnet_map_close(&map);
-        return status;
-    }
-    gguf->map = map; /* ownership moves to the object */
-    *ret_gguf = gguf;
-    return LINNET_OK;
-}
-
-linnet_status linnet_gguf_open_bytes(const void *bytes, size_t n_bytes, linnet_gguf **ret_gguf,
-                                     linnet_error *err)
-{
-    return open_bytes("", bytes, n_bytes, ret_gguf, err);
-}
-
 void linnet_gguf_close(linnet_gguf *gguf)
 {
     if (!gguf)
         return;
+    for (size_t i = 0; i < gguf->n_parts; i++)
+        linnet_gguf_close(gguf->parts[i]);
+    free(gguf->parts);
+    linnet_checkpoint_release(gguf->checkpoint);
     if (gguf->map.bytes)
         linnet_map_close(&gguf->map);
     free(gguf->values);
@@ -491,5 +477,13 @@ const char *linnet_gguf_path(const linnet_gguf *gguf)
 
 size_t linnet_gguf_n_bytes(const linnet_gguf *gguf)
 {
-    return gguf->n_bytes;
+    size_t n_bytes = gguf->checkpoint ? linnet_checkpoint_n_bytes(gguf->checkpoint) : gguf->n_bytes;
+    for (size_t i = 0; i < gguf->n_parts; i++)
+        n_bytes += gguf->parts[i]->n_bytes; /* all of them are mapped at once */
+    return n_bytes;
+}
+
+bool linnet_gguf_is_checkpoint(const linnet_gguf *gguf)
+{
+    return gguf->checkpoint != NULL;
 }

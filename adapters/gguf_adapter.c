@@ -101,14 +101,16 @@ static void add_factor(linnet_gguf_writer *writer, const linnet_layout_entry *en
                               (size_t)columns * rows * sizeof(float));
 }
 
-/* B as it counts under the layout's alpha, the only one that the form has. Returns how many floats. */
+/* B in GGUF's order as it counts under the layout's alpha, the only one that the form has. Returns how many
+ * floats. */
 static size_t scale_rows(const linnet_layout *layout, const linnet_layout_entry *entry, const float *b,
                          float *to)
 {
     size_t n = (size_t)entry->rows * entry->rank;
     float factor = entry->alpha != 0 ? entry->alpha / layout->alpha : 1;
+    linnet_permute_rows(entry, entry->n_hf_heads, true, b, to);
     for (size_t i = 0; i < n; i++)
-        to[i] = factor * b[i];
+        to[i] *= factor;
     return n;
 }
 

@@ -112,6 +112,28 @@ void linnet_gguf_writer_f32(linnet_gguf_writer *writer, const char *name, float 
     linnet_buffer_append(&writer->values, bytes, sizeof(bytes));
 }
 
+void linnet_gguf_writer_bool(linnet_gguf_writer *writer, const char *name, bool value)
+{
+    if (!is_usable(writer))
+        return;
+    begin_value(writer, (linnet_text){name, strlen(name)}, LINNET_GGUF_BOOL);
+    linnet_buffer_append_u8(&writer->values, value);
+}
+
+void linnet_gguf_writer_array(linnet_gguf_writer *writer, const char *name, linnet_gguf_kind element_kind,
+                              uint64_t n, const linnet_buffer *elements)
+{
+    linnet_gguf_value value = {.name = {name, strlen(name)},
+                               .kind = LINNET_GGUF_ARRAY,
+                               .element_kind = element_kind,
+                               .n_elements = n,
+                               .bytes = elements->bytes,
+                               .n_bytes = elements->n_bytes};
+    if (is_usable(writer) && elements->failed)
+        (void)linnet_fail(&writer->error, LINNET_ERR_NOMEM, "no memory for key '%s'", name);
+    linnet_gguf_writer_copy(writer, &value);
+}
+
 void linnet_gguf_writer_copy(linnet_gguf_writer *writer, const linnet_gguf_value *value)
 {
     if (!is_usable(writer))
@@ -225,6 +247,19 @@ static void append_header(const linnet_gguf_writer *writer, linnet_buffer *heade
     }
     while (!header->failed && header->n_bytes % writer->alignment != 0)
         linnet_buffer_append_u8(header, 0);
+}
+
+linnet_status linnet_gguf_writer_header(const linnet_gguf_writer *writer, linnet_buffer *ret_bytes,
+                                        linnet_error *err)
+{
+    if (!writer)
+        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a GGUF header");
+    if (writer->error.status != LINNET_OK)
+        return linnet_fail(err, writer->error.status, "a GGUF header: %s", writer->error.message);
+    append_header(writer, ret_bytes);
+    return ret_bytes->failed || writer->values.failed
+               ? linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a GGUF header")
+               : LINNET_OK;
 }
 
 static linnet_status put(FILE *file, const void *bytes, size_t n_bytes, const char *path, linnet_error *err)

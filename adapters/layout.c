@@ -123,6 +123,7 @@ linnet_status linnet_layout_describe(const layout_model *model, uint32_t layer, 
                            entry.name, LINNET_RANK_MAX);
     entry.columns = (uint32_t)tensor->dims[0];
     entry.rows = (uint32_t)tensor->dims[1];
+    entry.n_hf_heads = tensor->n_hf_heads;
     bool has_pairs = model->architecture->rope == LINNET_ROPE_PAIRS;
     if (has_pairs && target == LINNET_TARGET_ATTN_Q)
         entry.n_rope_heads = model->n_heads;
@@ -240,7 +241,7 @@ static bool entry_equal(const linnet_layout_entry *a, const linnet_layout_entry 
 {
     return strcmp(a->name, b->name) == 0 && a->rows == b->rows && a->columns == b->columns &&
            a->rank == b->rank && a->alpha == b->alpha && a->n_rope_heads == b->n_rope_heads &&
-           a->a_offset == b->a_offset && a->b_offset == b->b_offset;
+           a->n_hf_heads == b->n_hf_heads && a->a_offset == b->a_offset && a->b_offset == b->b_offset;
 }
 
 bool linnet_layout_equal(const linnet_layout *a, const linnet_layout *b)
@@ -277,6 +278,14 @@ static bool has_own_alphas(const linnet_layout *layout)
     return false;
 }
 
+static bool has_hf_rows(const linnet_layout *layout)
+{
+    for (size_t i = 0; i < layout->n_entries; i++)
+        if (layout->entries[i].n_hf_heads != 0)
+            return true;
+    return false;
+}
+
 linnet_hash linnet_layout_hash(const linnet_layout *layout)
 {
     linnet_hasher hasher;
@@ -290,6 +299,10 @@ linnet_hash linnet_layout_hash(const linnet_layout *layout)
     for (size_t i = 0; has_own_alphas(layout) && i < layout->n_entries; i++) {
         linnet_store_f32(head, layout->entries[i].alpha);
         linnet_hasher_update(&hasher, head, sizeof(float));
+    }
+    for (size_t i = 0; has_hf_rows(layout) && i < layout->n_entries; i++) {
+        linnet_store_le32(head, layout->entries[i].n_hf_heads);
+        linnet_hasher_update(&hasher, head, sizeof(uint32_t));
     }
     return linnet_hasher_final(&hasher);
 }

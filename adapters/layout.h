@@ -33,14 +33,23 @@ bool linnet_layout_parse_name(linnet_text name, const char *suffix, uint32_t *re
  * zeros: false. */
 bool linnet_layout_parse_index(linnet_text text, uint32_t *ret_index, size_t *ret_n_digits);
 
-/** Row of a q or k matrix in GGUF's order that holds Hugging Face's row; the identity for n_rope_heads 0. */
-static inline uint32_t linnet_layout_gguf_row(const linnet_layout_entry *entry, uint32_t hf_row)
+/** Row of a q or k matrix of `rows` in GGUF's order that holds Hugging Face's row; 0 heads: the same one. */
+static inline size_t linnet_layout_gguf_row(size_t rows, uint32_t n_heads, size_t hf_row)
 {
-    if (entry->n_rope_heads == 0)
+    if (n_heads == 0)
         return hf_row;
-    uint32_t head_rows = entry->rows / entry->n_rope_heads, half = head_rows / 2;
-    uint32_t head = hf_row / head_rows, at = hf_row % head_rows;
+    size_t head_rows = rows / n_heads, half = head_rows / 2;
+    size_t head = hf_row / head_rows, at = hf_row % head_rows;
     return head * head_rows + 2 * (at % half) + at / half;
+}
+/** The way back. */
+static inline size_t linnet_layout_hf_row(size_t rows, uint32_t n_heads, size_t gguf_row)
+{
+    if (n_heads == 0)
+        return gguf_row;
+    size_t head_rows = rows / n_heads, half = head_rows / 2;
+    size_t head = gguf_row / head_rows, at = gguf_row % head_rows;
+    return head * head_rows + half * (at % 2) + at / 2;
 }
 
 #endif

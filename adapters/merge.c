@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "gguf_copy.h"
 #include "half.h"
 
 /* What the writer's producer needs; one for the whole merge. */
@@ -18,18 +19,12 @@ typedef struct merge_job {
     uint32_t type; /* of the merged matrices */
 } merge_job;
 
-static float base_value(const linnet_gguf_tensor *tensor, size_t i)
-{
-    return tensor->type == LINNET_TENSOR_F32 ? linnet_load_f32(tensor->bytes + 4 * i)
-                                             : linnet_f16_widen(linnet_load_le16(tensor->bytes + 2 * i));
-}
-
 /* One row of the result in double: row `r` of the base plus the scaled combination of A's rows. */
 static void merge_row(const linnet_layout_entry *entry, const linnet_gguf_tensor *base, const float *a,
                       const float *b_row, size_t r, double scale, double *row)
 {
     for (size_t c = 0; c < entry->columns; c++)
-        row[c] = base_value(base, r * entry->columns + c);
+        row[c] = linnet_gguf_plain_value(base, r * entry->columns + c);
     for (size_t k = 0; k < entry->rank; k++)
         for (size_t c = 0; c < entry->columns; c++)
             row[c] += scale * b_row[k] * a[k * entry->columns + c];
@@ -88,7 +83,8 @@ static linnet_status produce_merged(void *context, const char *name, void *bytes
         merge_row(entry, base, a, b + r * entry->rank, r, scale, row);
         if (magnitudes)
             stretch_row(row, entry->columns, magnitudes[r]);
-        if (!store_row(job->type, row, entry->columns, (uint8_t *)bytes + r * row_bytes))
+        size_t at = linnet_layout_gguf_row(entry->rows, entry->n_hf_heads, r);
+        if (!store_row(job->type, row, entry->columns, (uint8_t *)bytes + at * row_bytes))
             status = linnet_fail(err, LINNET_ERR_RANGE, "row %zu of merged '%s' does not fit %s", r, name,
                                  linnet_tensor_type_name(job->type));
     }
@@ -104,9 +100,9 @@ static linnet_status check_entry(const linnet_layout_entry *entry, const linnet_
         return linnet_fail(
             err, LINNET_ERR_MISMATCH, "model '%s' has no '%s' of %u x %u; is it the adapter's model?",
             linnet_gguf_path(model), entry->name, (unsigned)entry->rows, (unsigned)entry->columns);
-    if (base->type != LINNET_TENSOR_F32 && base->type != LINNET_TENSOR_F16)
+    if (!linnet_gguf_is_plain(base->type))
         return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
-                           "'%s' is %s; merge into the F16 or F32 file of the model", entry->name,
+                           "'%s' is %s; merge into the F32, F16 or BF16 file of the model", entry->name,
                            linnet_tensor_type_name(base->type));
     return LINNET_OK;
 }
@@ -143,8 +139,7 @@ static void add_tensors(merge_job *job, linnet_gguf_writer *writer)
         char name[80]; /* the reader allows 64 bytes */
         (void)snprintf(name, sizeof(name), "%.*s", (int)tensor->name.n_bytes, tensor->name.bytes);
         if (find_entry(layout, tensor->name) == layout->n_entries)
-            linnet_gguf_writer_tensor(writer, name, tensor->type, tensor->n_dims, tensor->dims, tensor->bytes,
-                                      tensor->n_bytes);
+            linnet_gguf_copy_tensor(writer, job->model, tensor);
         else
             linnet_gguf_writer_tensor_produced(writer, name, job->type, 2, tensor->dims,
                                                (size_t)(tensor->dims[0] * tensor->dims[1]) *

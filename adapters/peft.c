@@ -316,7 +316,7 @@ static bool is_row_vector(const linnet_safetensors_tensor *tensor, uint32_t n)
            (tensor->n_dims == 2 && tensor->dims[0] == 1 && tensor->dims[1] == n);
 }
 
-/* One length for each row of an adapted matrix, into GGUF's order; rows: room for them. */
+/* One length for each row of an adapted matrix, into the model's order; rows: room for them. */
 static linnet_status read_magnitude(const linnet_safetensors *file, const linnet_architecture *architecture,
                                     const linnet_layout_entry *entry, float *rows, float *magnitudes,
                                     linnet_error *err)
@@ -328,7 +328,7 @@ static linnet_status read_magnitude(const linnet_safetensors *file, const linnet
                            CONFIG_FILE, WEIGHTS_FILE, (unsigned)entry->rows, entry->name);
     one.rank = 1;
     linnet_safetensors_read(tensor, rows);
-    linnet_permute_rows(&one, true, rows, magnitudes);
+    linnet_permute_rows(&one, one.n_rope_heads, true, rows, magnitudes);
     for (size_t r = 0; r < entry->rows; r++)
         if (!isfinite(magnitudes[r]))
             return linnet_fail(err, LINNET_ERR_RANGE, "a magnitude of '%s' is NaN or infinite", entry->name);
@@ -508,7 +508,7 @@ static linnet_status save_weights(const linnet_adapter *adapter, const linnet_ar
     } else {
         for (size_t e = 0; e < layout->n_entries; e++) {
             const linnet_layout_entry *entry = &layout->entries[e];
-            linnet_permute_rows(entry, false, linnet_adapter_b(adapter, e), at);
+            linnet_permute_rows(entry, entry->n_rope_heads, false, linnet_adapter_b(adapter, e), at);
             describe_factor(entry, architecture, 'A', linnet_adapter_a(adapter, e), &tensors[2 * e]);
             describe_factor(entry, architecture, 'B', at, &tensors[2 * e + 1]);
             at += (size_t)entry->rows * entry->rank;

@@ -12,7 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "gguf_copy.h"
 #include "half.h"
+#include "layout.h"
 #include "limits.h"
 
 enum { SMALL = 32, LARGE = 256, LEVELS = 15, GROUPS = LARGE / SMALL, SCALE_MAX = 63 };
@@ -206,11 +208,6 @@ typedef struct quantize_job {
     uint32_t type;
 } quantize_job;
 
-static bool is_plain(uint32_t type)
-{
-    return type == LINNET_TENSOR_F32 || type == LINNET_TENSOR_F16 || type == LINNET_TENSOR_BF16;
-}
-
 /* Vectors and learned positions stay; so does what is no matrix. */
 static bool is_matrix(const linnet_gguf_tensor *tensor)
 {
@@ -229,18 +226,6 @@ static uint32_t type_for(const quantize_job *job, const linnet_gguf_tensor *tens
                                                                            : LINNET_TENSOR_F16;
 }
 
-static void widen_row(const linnet_gguf_tensor *tensor, size_t first, size_t n, float *values)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (tensor->type == LINNET_TENSOR_F32)
-            values[i] = linnet_load_f32(tensor->bytes + 4 * (first + i));
-        else if (tensor->type == LINNET_TENSOR_F16)
-            values[i] = linnet_f16_widen(linnet_load_le16(tensor->bytes + 2 * (first + i)));
-        else
-            values[i] = linnet_bf16_widen(linnet_load_le16(tensor->bytes + 2 * (first + i)));
-    }
-}
-
 static linnet_status produce_quantized(void *context, const char *name, void *bytes, size_t n_bytes,
                                        linnet_error *err)
 {
@@ -252,7 +237,9 @@ static linnet_status produce_quantized(void *context, const char *name, void *by
     if (!values)
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory to quantise '%s'", name);
     for (size_t r = 0; r < rows && status == LINNET_OK; r++) {
-        widen_row(tensor, r * columns, columns, values);
+        size_t row = linnet_layout_hf_row(rows, tensor->n_hf_heads, r);
+        for (size_t c = 0; c < columns; c++)
+            values[c] = linnet_gguf_plain_value(tensor, row * columns + c);
         status = linnet_quantize_row(type_for(job, tensor), values, columns,
                                      (uint8_t *)bytes + r * (n_bytes / rows));
     }
@@ -292,12 +279,11 @@ static linnet_status add_tensor(quantize_job *job, const linnet_gguf_tensor *ten
     size_t elements, block_bytes;
     (void)snprintf(name, sizeof(name), "%.*s", (int)tensor->name.n_bytes, tensor->name.bytes);
     if (!is_matrix(tensor) || type == tensor->type) {
-        linnet_gguf_writer_tensor(writer, name, tensor->type, tensor->n_dims, tensor->dims, tensor->bytes,
-                                  tensor->n_bytes);
+        linnet_gguf_copy_tensor(writer, job->model, tensor);
         *(is_matrix(tensor) ? &summary->n_quantized : &summary->n_kept) += 1;
         return LINNET_OK;
     }
-    if (!is_plain(tensor->type))
+    if (!linnet_gguf_is_plain(tensor->type))
         return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
                            "'%s' is %s already; quantise the F32, F16 or BF16 file of the model", name,
                            linnet_tensor_type_name(tensor->type));

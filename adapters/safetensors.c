@@ -15,7 +15,7 @@
 
 struct linnet_safetensors {
     linnet_map map; /* open where the file was mapped; else empty */
-    size_t n_tensors;
+    size_t n_bytes, n_tensors;
     linnet_safetensors_tensor *tensors; /* owned, by place */
 };
 
@@ -177,6 +177,7 @@ linnet_status linnet_safetensors_open_bytes(const void *bytes, size_t n_bytes, l
     if (status == LINNET_OK)
         status = read_tensors(file, header, at + 8 + n_header, n_bytes - 8 - (size_t)n_header, err);
     json_decref(header); /* takes NULL */
+    file->n_bytes = n_bytes;
     if (status != LINNET_OK) {
         linnet_safetensors_close(file);
         return linnet_error_prefix(err, status, "safetensors");
@@ -209,6 +210,11 @@ void linnet_safetensors_close(linnet_safetensors *file)
     linnet_map_close(&file->map);
     free(file->tensors);
     free(file);
+}
+
+size_t linnet_safetensors_n_bytes(const linnet_safetensors *file)
+{
+    return file->n_bytes;
 }
 
 size_t linnet_safetensors_n_tensors(const linnet_safetensors *file)

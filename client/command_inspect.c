@@ -189,9 +189,9 @@ static void print_inspection(const linnet_cli *cli, const linnet_gguf *gguf)
     print_metadata(cli, gguf);
     linnet_cli_say(cli, "\n");
     print_tensors(cli, gguf);
-    linnet_cli_say(cli, "\n%llu parameters in %zu tensors, %s; the file has %zu bytes\n",
-                   (unsigned long long)n, linnet_gguf_n_tensors(gguf),
-                   linnet_human_bytes(tensor_bytes, human), linnet_gguf_n_bytes(gguf));
+    linnet_cli_say(cli, "\n%llu parameters in %zu tensors, %s; %zu bytes in all\n", (unsigned long long)n,
+                   linnet_gguf_n_tensors(gguf), linnet_human_bytes(tensor_bytes, human),
+                   linnet_gguf_n_bytes(gguf));
 }
 
 static int command_inspect(linnet_cli *cli, int argc, char **argv)
@@ -211,5 +211,5 @@ static int command_inspect(linnet_cli *cli, int argc, char **argv)
     return 0;
 }
 
-const linnet_command client_command_inspect = {"inspect", "FILE", "Show what is in a GGUF file.",
+const linnet_command client_command_inspect = {"inspect", "FILE", "Show what is in a model.",
                                                command_inspect};

@@ -12,10 +12,10 @@ static uint64_t size_of_file(const char *path)
     return stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
 }
 
-static void report(const linnet_cli *cli, const char *model, const char *out,
+static void report(const linnet_cli *cli, const linnet_gguf *model, const char *out,
                    const linnet_quantize_summary *summary)
 {
-    uint64_t before = size_of_file(model), after = size_of_file(out);
+    uint64_t before = linnet_gguf_n_bytes(model), after = size_of_file(out);
     json_t *result = client_event("result");
     client_put_text(result, "out", out, strlen(out));
     client_put_count(result, "bytes_before", before);
@@ -38,7 +38,7 @@ static int command_quantize(linnet_cli *cli, int argc, char **argv)
     const char *model = NULL, *out = NULL;
     int type = 0;
     linnet_option options[] = {
-        CLIENT_REQUIRED("model", &model, "FILE", "GGUF model in F32, F16 or BF16"),
+        CLIENT_REQUIRED("model", &model, "FILE", "model in F32, F16 or BF16"),
         CLIENT_REQUIRED("out", &out, "FILE", "the copy"),
         CLIENT_CHOICE("type", &type, "Q8_0|Q4_0|Q4_K|F16", "of its matrices"),
     };
@@ -53,7 +53,7 @@ static int command_quantize(linnet_cli *cli, int argc, char **argv)
     if (status == LINNET_OK)
         status = linnet_quantize_file(gguf, types[type], out, &summary, &err);
     if (status == LINNET_OK)
-        report(cli, model, out, &summary);
+        report(cli, gguf, out, &summary);
     linnet_gguf_close(gguf);
     return status == LINNET_OK ? 0 : linnet_cli_fail(cli, &err);
 }

@@ -265,7 +265,7 @@ linnet_status linnet_coordinator_model_check(const linnet_plan *plan, const char
     uint32_t context = 0;
     linnet_text architecture;
     linnet_hash hash;
-    linnet_status status = linnet_hash_file(LINNET_LABEL_OBJECT, model_path, &hash, err);
+    linnet_status status = linnet_gguf_hash(model, &hash, err);
     if (status == LINNET_OK && plan->has_base_hash && !linnet_hash_equal(&plan->base_hash, &hash))
         status = linnet_fail(err, LINNET_ERR_MISMATCH,
                              "'%s' is not the model whose hash the plan names in base_hash", model_path);

@@ -104,7 +104,7 @@ linnet_status fleet_load(const linnet_simulation_config *config, fleet *ret_flee
     linnet_status status = linnet_model_open(config->model_path, &f.model, err);
     linnet_rng_init(&f.faults, config->seed, STREAM_FAULTS);
     if (status == LINNET_OK)
-        status = linnet_hash_file(LINNET_LABEL_OBJECT, config->model_path, &f.model_hash, err);
+        status = linnet_gguf_hash(linnet_model_gguf(f.model), &f.model_hash, err);
     if (status == LINNET_OK)
         status = linnet_tokenizer_create(linnet_model_gguf(f.model), &f.tokenizer, err);
     if (status == LINNET_OK)

@@ -178,7 +178,7 @@ linnet_status linnet_agent_start(linnet_agent *agent, const linnet_agent_work *w
     agent->model_path = strdup(work->model_path);
     if (!agent->model_path)
         return linnet_fail(err, LINNET_ERR_NOMEM, "agent");
-    linnet_status status = linnet_hash_file(LINNET_LABEL_OBJECT, work->model_path, &agent->model_hash, err);
+    linnet_status status = linnet_gguf_hash(linnet_model_gguf(work->runtime->model), &agent->model_hash, err);
     const linnet_device_config config = {
         .kv = &agent->kv,
         .objects = &agent->objects,

@@ -5,7 +5,10 @@
  * own. */
 #include "fixture.h"
 
+#include "split_model.h"
+
 #include "linnet/aggregate.h"
+#include "linnet/quantize.h"
 #include "linnet/robust.h"
 
 void *__real_malloc(size_t n);
@@ -81,6 +84,27 @@ static linnet_status krum(const linnet_adapter *adapter, linnet_error *err)
     return linnet_robust_aggregate(&config, vectors, NULL, 3, 1, &first, err);
 }
 
+static linnet_status open_and_close(const char *path, linnet_error *err)
+{
+    linnet_gguf *gguf = NULL;
+    linnet_status status = linnet_gguf_open(path, &gguf, err);
+    if ((status == LINNET_OK) != (gguf != NULL))
+        fail_msg("status %s with a model at %p", linnet_status_name(status), (void *)gguf);
+    linnet_gguf_close(gguf);
+    return status;
+}
+
+static linnet_status quantize(const char *path, linnet_error *err)
+{
+    linnet_gguf *gguf = NULL;
+    linnet_quantize_summary summary;
+    linnet_status status = linnet_gguf_open(path, &gguf, err);
+    if (status == LINNET_OK)
+        status = linnet_quantize_file(gguf, LINNET_TENSOR_F16, in_folder("quantized.gguf"), &summary, err);
+    linnet_gguf_close(gguf);
+    return status;
+}
+
 /* Everything that allocates, once. */
 static linnet_status use_everything(linnet_error *err)
 {
@@ -106,6 +130,12 @@ static linnet_status use_everything(linnet_error *err)
         status = pack_and_unpack(adapter, err);
     if (status == LINNET_OK)
         status = krum(adapter, err);
+    if (status == LINNET_OK)
+        status = open_and_close(split_path(in_folder("split"), 0, 3), err);
+    if (status == LINNET_OK)
+        status = open_and_close(LINNET_VECTORS "/checkpoints/qwen2", err);
+    if (status == LINNET_OK)
+        status = quantize(LINNET_VECTORS "/checkpoints/llama", err);
     linnet_adapter_destroy(adapter);
     linnet_layout_destroy(layout);
     linnet_gguf_close(model);
@@ -136,7 +166,9 @@ static int make_model(void **state)
 {
     if (make_folder(state) != 0)
         return -1;
-    linnet_gguf_close(tiny_model(in_folder("tiny.gguf")));
+    linnet_gguf *model = tiny_model(in_folder("tiny.gguf"));
+    split_model(model, in_folder("split"), 3);
+    linnet_gguf_close(model);
     return 0;
 }
 

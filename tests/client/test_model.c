@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening models, and sessions held to a naive pass in double over small random models. */
+#include "split_model.h"
 #include "tiny_model.h"
 
 static linnet_error err;
@@ -388,6 +389,33 @@ static void a_context_beyond_memory_is_refused(void **state)
     tiny_destroy(tiny);
 }
 
+/* The logits of a model and of its parts are the same bits. */
+static void a_split_model_runs_as_one(void **state)
+{
+    (void)state;
+    static const int32_t ids[] = {3, 1, 4, 1, 5, 9, 2, 6};
+    for (size_t i = 0; i < ARRAY_LEN(specs); i++) {
+        tiny_model *tiny = tiny_create(*specs[i]);
+        linnet_model *models[2] = {tiny_open(tiny), NULL};
+        linnet_session *sessions[2] = {NULL, NULL};
+        const float *logits[2];
+        split_model(linnet_model_gguf(models[0]), tiny->path, 3);
+        assert_ok(linnet_model_open(split_path(tiny->path, 0, 3), &models[1], &err), &err);
+        for (size_t k = 0; k < 2; k++) {
+            assert_ok(linnet_session_create(models[k], NULL, 20, &sessions[k], &err), &err);
+            assert_ok(linnet_session_feed(sessions[k], ids, ARRAY_LEN(ids), &logits[k], &err), &err);
+        }
+        assert_memory_equal(logits[0], logits[1], specs[i]->vocabulary * sizeof(float));
+        for (uint32_t no = 0; no < 3; no++)
+            (void)unlink(split_path(tiny->path, no, 3));
+        for (size_t k = 0; k < 2; k++) {
+            linnet_session_destroy(sessions[k]);
+            linnet_model_close(models[k]);
+        }
+        tiny_destroy(tiny);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -402,6 +430,7 @@ int main(void)
         cmocka_unit_test(a_refused_feed_changes_nothing),
         cmocka_unit_test(an_adapter_of_another_model_is_refused),
         cmocka_unit_test(a_context_beyond_memory_is_refused),
+        cmocka_unit_test(a_split_model_runs_as_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

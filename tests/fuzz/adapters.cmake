@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-foreach(name gguf safetensors adapter_load adapter_unpack packed)
+foreach(name gguf gguf_parts checkpoint safetensors adapter_load adapter_unpack packed)
   linnet_fuzzer(${name} linnet_adapters)
 endforeach()

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Adapters there and back: for every architecture, linnet trains one that peft and llama.cpp load, and peft makes one that
-linnet and llama.cpp load; all must find the same loss on the same text. Run through script/interop, which says what is not
+linnet and llama.cpp load; all must find the same loss on the same text. So must they of checkpoints that transformers saves
+and of GGUF files that linnet makes of them. Run through script/interop, which says what is not
 on the machine.
 
 usage: interop.py LINNET_CLIENT VOCABULARY.gguf [LLAMA_PEER]"""
@@ -15,9 +16,12 @@ import tempfile
 import gguf
 import numpy as np
 import torch
+import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from tokenizers import processors
 
 import architectures
+import checkpoints
 
 TOLERANCE = 1e-4
 TEXT = ("The patient was seen in the morning and slept well. She takes no tablets, walks a mile a day, and asks whether "
@@ -82,8 +86,8 @@ class Run:
     def __init__(self, machine, folder, vocabulary):
         self.machine, self.folder, self.vocabulary, self.n_wrong = machine, folder, vocabulary, 0
 
-    def compare(self, what, got, want):
-        good = abs(got - want) <= TOLERANCE * max(1.0, abs(want))
+    def compare(self, what, got, want, tolerance=TOLERANCE):
+        good = abs(got - want) <= tolerance * max(1.0, abs(want))
         self.n_wrong += not good
         print(f"    {what:44s} {got:.6f} {want:.6f} {'' if good else 'DIFFERS'}", flush=True)
 
@@ -248,12 +252,93 @@ def compare_types(run):
         print(f"    {kind:8s} {loss:.6f} {other:.6f}  {same} of 32 {'' if good else 'DIFFERS'}", flush=True)
 
 
+# ---- checkpoints of Hugging Face ----
+
+CHECKPOINT_TOLERANCE = {"F16": 2e-3, "Q8_0": 5e-2}  # beside llama.cpp, as above
+
+
+def checkpoint_cases(vocabulary):
+    T = transformers
+    common = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                  max_position_embeddings=512)
+    reader = gguf.GGUFReader(vocabulary)
+    pieces = reader.get_field("tokenizer.ggml.tokens").contents()
+    scores = reader.get_field("tokenizer.ggml.scores").contents()
+    types = reader.get_field("tokenizer.ggml.token_type").contents()
+    normal = sorted((i for i in range(len(pieces)) if types[i] == 1), key=lambda i: (-scores[i], i))
+    spm = checkpoints.spm((pieces, {pieces[i]: None for i in normal}))
+    spm = T.PreTrainedTokenizerFast(tokenizer_object=spm, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    llama3 = checkpoints.byte_level(checkpoints.LLAMA3, ignore_merges=True)
+    begin = llama3.token_to_id("<|begin|>")
+    llama3.post_processor = processors.Sequence([
+        processors.ByteLevel(trim_offsets=False),
+        processors.TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", begin)])])
+    llama3 = T.PreTrainedTokenizerFast(tokenizer_object=llama3, bos_token="<|begin|>", eos_token="<|end|>")
+    qwen2 = T.PreTrainedTokenizerFast(tokenizer_object=checkpoints.byte_level(checkpoints.QWEN2), eos_token="<|end|>")
+    yield "llama 2's vocabulary", spm, torch.float16, T.LlamaForCausalLM(T.LlamaConfig(
+        **common, vocab_size=len(pieces), tie_word_embeddings=False))
+    yield "llama 3's frequencies, biases", llama3, torch.bfloat16, T.LlamaForCausalLM(T.LlamaConfig(
+        **common, vocab_size=len(llama3), head_dim=32, attention_bias=True, tie_word_embeddings=True,
+        rope_parameters=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                             original_max_position_embeddings=128, rope_theta=500000.0)))
+    yield "llama, linear scaling", llama3, torch.float32, T.LlamaForCausalLM(T.LlamaConfig(
+        **common, vocab_size=len(llama3) + 3, tie_word_embeddings=False,
+        rope_parameters=dict(rope_type="linear", factor=2.0, rope_theta=10000.0)))
+    yield "qwen2", qwen2, torch.bfloat16, T.Qwen2ForCausalLM(T.Qwen2Config(
+        **common, vocab_size=len(qwen2) + 9, tie_word_embeddings=True, bos_token_id=None))
+    yield "qwen2, YaRN", qwen2, torch.float32, T.Qwen2ForCausalLM(T.Qwen2Config(
+        **common, vocab_size=len(qwen2), tie_word_embeddings=False, bos_token_id=None,
+        rope_parameters=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=128, rope_theta=1e6)))
+
+
+def compare_checkpoints(run):
+    """linnet reads what transformers saved, trains on it what peft loads, and makes GGUF files of it for llama.cpp."""
+    m = run.machine
+    for name, tokenizer, dtype, model in checkpoint_cases(run.vocabulary):
+        print("checkpoint:", name, flush=True)
+        folder, out = os.path.join(run.folder, "checkpoint"), os.path.join(run.folder, "trained")
+        for path in (folder, out):
+            shutil.rmtree(path, ignore_errors=True)
+        os.mkdir(folder)
+        model = checkpoints.save(folder, tokenizer, dtype, model, shard="200kB")
+        for text in checkpoints.TEXTS:
+            got = m.linnet("tokenize", "--model", folder, "--text", text, "--special")["ids"]
+            if got != tokenizer(text)["input_ids"]:
+                run.n_wrong += 1
+                print(f"    '{text}': ids DIFFER")
+        data, ids = run.write_text("text", TEXT), tokenizer(TEXT)["input_ids"]
+        run.compare("linnet, transformers", m.loss(folder, data), torch_loss(model, ids))
+        m.linnet("train", "--model", folder, "--data", data, "--out", out, "--rank", "4", "--alpha", "8", "--steps", "6",
+                 "--targets", "all", "--learning-rate", "1e-2", "--batch", "1", "--end-token", "off")
+        loss = m.loss(folder, data, out)
+        run.compare("trained by linnet: linnet, peft", loss, torch_loss(PeftModel.from_pretrained(model, out).double().eval(), ids))
+        converted, merged = os.path.join(run.folder, "adapter.gguf"), os.path.join(run.folder, "merged.gguf")
+        m.linnet("adapter", "convert", "--model", folder, "--adapter", out, "--format", "gguf", "--out", converted)
+        run.compare("trained by linnet: linnet, as GGUF", loss, m.loss(folder, data, converted))
+        m.linnet("adapter", "merge", "--model", folder, "--adapter", out, "--type", "F32", "--out", merged)
+        run.compare("trained by linnet: linnet, merged", loss, m.loss(merged, data))
+        for kind, tolerance in CHECKPOINT_TOLERANCE.items():
+            path = os.path.join(run.folder, "quantised.gguf")
+            m.linnet("quantize", "--model", folder, "--type", kind, "--out", path)
+            if not m.peer:
+                continue
+            for adapter in (None, converted):
+                other = m.llama(path, TEXT, adapter)
+                if other["ids"] != ids:
+                    run.n_wrong += 1
+                    print(f"    llama.cpp's ids DIFFER: {other['ids'][:8]}, {ids[:8]}")
+                    continue
+                what = f"{kind}{', adapted' if adapter else ''}: linnet, llama.cpp"
+                run.compare(what, m.loss(path, data, adapter), float(np.mean(other["losses"])), tolerance)
+
+
 def main():
     client, vocabulary = sys.argv[1:3]
     peer = sys.argv[3] if len(sys.argv) > 3 else None
     n = len(gguf.GGUFReader(vocabulary).get_field("tokenizer.ggml.tokens").contents())
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Machine(client, peer), folder, vocabulary)
+        compare_checkpoints(run)
         if peer:
             compare_types(run)
         for case in architectures.cases(n):

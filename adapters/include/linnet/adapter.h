@@ -54,6 +54,8 @@ typedef struct linnet_layout_entry {
     float alpha;           /* of this matrix where it differs from the layout's; else 0 */
     uint32_t n_rope_heads; /* q and k that turn in pairs (LINNET_ROPE_PAIRS): heads whose rows Hugging Face
                               orders otherwise; else 0 */
+    uint32_t
+        n_hf_heads; /* the same of a checkpoint of Hugging Face: heads whose rows GGUF orders otherwise */
     size_t a_offset,
         b_offset; /* first float of A (rank x columns) and of B (rows x rank) in the adapter's data */
 } linnet_layout_entry;
@@ -90,7 +92,8 @@ void linnet_layout_destroy(linnet_layout *layout);
 bool linnet_layout_equal(const linnet_layout *a, const linnet_layout *b);
 /** H("layou") over the canonical bytes: alpha f32, n u32, then per entry name length u16, name, rank u32,
  * rows u32, columns u32, dtype u8 = 0 (F32), offset of A and of B u64; all little-endian. Where an entry has
- * an alpha of its own, which no plan gives, those of all entries (f32) follow. */
+ * an alpha of its own, which no plan gives, those of all entries (f32) follow; then, where rows are in the
+ * order of a checkpoint, n_hf_heads u32 of all entries. No task has either. */
 linnet_hash linnet_layout_hash(const linnet_layout *layout);
 /** The canonical bytes that the hash is over, appended. */
 linnet_status linnet_layout_write(const linnet_layout *layout, linnet_buffer *ret_bytes,
@@ -147,7 +150,7 @@ linnet_hash linnet_adapter_hash(const linnet_adapter *adapter); /* H(OBJECT) of 
 /* ---- files ---- */
 /** A PEFT directory (adapter_config.json + adapter_model.safetensors) or a GGUF adapter file, told by what
  * `path` is. `model` gives shapes and head counts; MISMATCH names the tensor that does not fit it. Both
- * factors of q and k come into GGUF's row order. use_rslora, use_dora and patterns of ranks and alphas
+ * factors of q and k come into the model's row order. use_rslora, use_dora and patterns of ranks and alphas
  * are honoured; biases: UNSUPPORTED. */
 linnet_status linnet_adapter_load(const char *path, const linnet_gguf *model, linnet_adapter **ret_adapter,
                                   linnet_error *err) LINNET_NODISCARD;
@@ -162,7 +165,7 @@ linnet_status linnet_adapter_save_peft(const linnet_adapter *adapter, const char
 linnet_status linnet_adapter_save_gguf(const linnet_adapter *adapter, const char *architecture,
                                        const char *path, linnet_error *err) LINNET_NODISCARD;
 /** base + adapter into a new GGUF: adapted matrices become `type` (F32 or F16), everything else is copied.
- * UNSUPPORTED unless the base matrices are F32 or F16. */
+ * UNSUPPORTED unless the base matrices are F32, F16 or BF16. */
 linnet_status linnet_adapter_merge(const linnet_adapter *adapter, const linnet_gguf *model, uint32_t type,
                                    const char *path, linnet_error *err) LINNET_NODISCARD;
 

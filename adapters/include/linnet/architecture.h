@@ -56,7 +56,8 @@ typedef struct linnet_architecture {
 const linnet_architecture *linnet_architecture_find(linnet_text name);
 /** Row i of the table; NULL past its end. */
 const linnet_architecture *linnet_architecture_at(size_t i);
-/** The row of a model file. UNSUPPORTED names an unknown architecture and those that linnet runs. */
+/** The row of a model file; of a checkpoint of llama one whose q and k turn in halves. UNSUPPORTED names an
+ * unknown architecture and those that linnet runs. */
 linnet_status linnet_architecture_of(const linnet_gguf *gguf, const linnet_architecture **ret_architecture,
                                      linnet_error *err) LINNET_NODISCARD;
 

@@ -2,11 +2,12 @@
 #ifndef LINNET_GGUF_H
 #define LINNET_GGUF_H
 
-/* The GGUF v3 container, read from a map and written: metadata and tensor placement, no arithmetic. Every
- * count, offset and size of a file is hostile until checked; after a successful open all that the getters
- * return is in bounds. */
+/* The GGUF v3 container, read from a map and written: metadata and tensor placement, no arithmetic. A
+ * directory of Hugging Face is seen as one. Every count, offset and size of a file is hostile until checked;
+ * after a successful open all that the getters return is in bounds. */
 
 #include "linnet/file.h"
+#include "linnet/hash.h"
 
 #include <stdio.h>
 
@@ -74,16 +75,27 @@ typedef struct linnet_gguf_tensor {
     uint32_t type;        /* known to linnet_tensor_type_info, or the open fails */
     uint32_t n_dims;      /* 1..4 */
     uint64_t dims[4];     /* dims[0] is the row length (columns); unused ones are 1 */
-    const uint8_t *bytes; /* aligned to the file's alignment, borrowed from the map */
+    const uint8_t *bytes; /* borrowed from the map; in a GGUF file aligned as it says */
     size_t n_bytes;
+    uint32_t n_hf_heads; /* q and k of a checkpoint whose rows GGUF orders otherwise: their heads; else 0 */
 } linnet_gguf_tensor;
 
 typedef struct linnet_gguf linnet_gguf;
 
-/** Map and check a file. Errors name the path, the byte and what is wrong there. */
+/** Map and check a model file. Of a model in several files (NAME-00001-of-00003.gguf, split.count) `path` is
+ * the first, and all are mapped: values are those of the first less split.*, tensors those of all in their
+ * order. Errors name the path, the byte and what is wrong there; of another part, the first one.
+ *
+ * A directory is a checkpoint of llama or qwen2 as Hugging Face's transformers saves it (config.json,
+ * tokenizer.json, *.safetensors): keys and tensors have the names that they would have in GGUF, weights stay
+ * in their maps. Rows of llama's q and k are in another order there, see n_hf_heads. UNSUPPORTED names what
+ * linnet would not compute. */
 linnet_status linnet_gguf_open(const char *path, linnet_gguf **ret_gguf, linnet_error *err) LINNET_NODISCARD;
 /** The same over borrowed bytes that outlive the object (for tests and fuzzing). */
 linnet_status linnet_gguf_open_bytes(const void *bytes, size_t n_bytes, linnet_gguf **ret_gguf,
+                                     linnet_error *err) LINNET_NODISCARD;
+/** The same over the n_parts files of one model. */
+linnet_status linnet_gguf_open_parts(const linnet_map *parts, size_t n_parts, linnet_gguf **ret_gguf,
                                      linnet_error *err) LINNET_NODISCARD;
 void linnet_gguf_close(linnet_gguf *gguf);
 
@@ -95,7 +107,12 @@ const linnet_gguf_tensor *linnet_gguf_tensor_at(const linnet_gguf *gguf, size_t 
 const linnet_gguf_tensor *linnet_gguf_find_tensor(const linnet_gguf *gguf,
                                                   const char *name); /* NULL: absent */
 const char *linnet_gguf_path(const linnet_gguf *gguf);               /* "" for bytes */
-size_t linnet_gguf_n_bytes(const linnet_gguf *gguf);
+size_t linnet_gguf_n_bytes(const linnet_gguf *gguf);                 /* of all its files */
+bool linnet_gguf_is_checkpoint(const linnet_gguf *gguf);             /* a directory of Hugging Face */
+/** H(OBJECT) over the files in their order, as they were mapped: the model of a task. Of one file that is its
+ * content address. UNSUPPORTED for a checkpoint, whose adapters order rows otherwise. */
+linnet_status linnet_gguf_hash(const linnet_gguf *gguf, linnet_hash *ret_hash,
+                               linnet_error *err) LINNET_NODISCARD;
 
 /** Typed reads of a key. Integer kinds convert where the value fits. NOT_FOUND (absent), FORMAT (other kind),
  * RANGE. */
@@ -123,6 +140,10 @@ void linnet_gguf_writer_destroy(linnet_gguf_writer *writer);
 void linnet_gguf_writer_text(linnet_gguf_writer *writer, const char *name, const char *value);
 void linnet_gguf_writer_u32(linnet_gguf_writer *writer, const char *name, uint32_t value);
 void linnet_gguf_writer_f32(linnet_gguf_writer *writer, const char *name, float value);
+void linnet_gguf_writer_bool(linnet_gguf_writer *writer, const char *name, bool value);
+/** An array of n elements of one kind, encoded as in a file: strings each behind their u64 length. Copied. */
+void linnet_gguf_writer_array(linnet_gguf_writer *writer, const char *name, linnet_gguf_kind element_kind,
+                              uint64_t n, const linnet_buffer *elements);
 /** Copy a value of another file as it is (for merges and conversions). */
 void linnet_gguf_writer_copy(linnet_gguf_writer *writer, const linnet_gguf_value *value);
 void linnet_gguf_writer_tensor(linnet_gguf_writer *writer, const char *name, uint32_t type, uint32_t n_dims,
@@ -135,6 +156,10 @@ typedef linnet_status linnet_gguf_produce_fn(void *context, const char *name, vo
 void linnet_gguf_writer_tensor_produced(linnet_gguf_writer *writer, const char *name, uint32_t type,
                                         uint32_t n_dims, const uint64_t *dims, size_t n_bytes,
                                         linnet_gguf_produce_fn *produce, void *context);
+/** Append the file's header, up to the first byte of data. The first error of the calls above comes out here.
+ */
+linnet_status linnet_gguf_writer_header(const linnet_gguf_writer *writer, linnet_buffer *ret_bytes,
+                                        linnet_error *err) LINNET_NODISCARD;
 /** All or nothing: a temporary file, fsync, rename. The first error of the calls above comes out here. */
 linnet_status linnet_gguf_writer_write(linnet_gguf_writer *writer, const char *path,
                                        linnet_error *err) LINNET_NODISCARD;

@@ -32,6 +32,7 @@ linnet_status linnet_safetensors_open(const char *path, linnet_safetensors **ret
 linnet_status linnet_safetensors_open_bytes(const void *bytes, size_t n_bytes, linnet_safetensors **ret_file,
                                             linnet_error *err) LINNET_NODISCARD;
 void linnet_safetensors_close(linnet_safetensors *file);
+size_t linnet_safetensors_n_bytes(const linnet_safetensors *file); /* of the file */
 size_t linnet_safetensors_n_tensors(const linnet_safetensors *file);
 const linnet_safetensors_tensor *linnet_safetensors_at(const linnet_safetensors *file, size_t index);
 /** Copy a tensor's values into float32 (F16 and BF16 widen exactly). */
