@@ -381,7 +381,7 @@ linnet_status linnet_checkpoint_open(const char *directory, linnet_gguf **ret_gg
         status = linnet_gguf_parse(directory, m.c->header.bytes, m.c->header.n_bytes, &m.gguf, err);
     if (status != LINNET_OK) {
         linnet_checkpoint_release(m.c);
-        return linnet_error_prefix(err, status, "checkpoint");
+        return linnet_error_prefix(err, status, "checkpoint '%s'", directory);
     }
     m.gguf->checkpoint = m.c; /* ownership moves to the object */
     status = make_tensors(&m);
