@@ -35,9 +35,16 @@ static float extreme_of(const float *x, size_t n)
     return extreme;
 }
 
+/* 0 where there is none: beside so small a scale, which no half holds, values are 0. */
+static float inverse_of(float scale)
+{
+    float inverse = 1 / scale;
+    return isfinite(inverse) ? inverse : 0;
+}
+
 static bool quantize_q8_0(const float *x, uint8_t *dst)
 {
-    float scale = fabsf(extreme_of(x, SMALL)) / 127, inverse = scale != 0 ? 1 / scale : 0;
+    float scale = fabsf(extreme_of(x, SMALL)) / 127, inverse = inverse_of(scale);
     linnet_store_le16(dst, linnet_f16_narrow(scale));
     for (size_t i = 0; i < SMALL; i++)
         dst[2 + i] = (uint8_t)(int8_t)roundf(x[i] * inverse);
@@ -47,7 +54,7 @@ static bool quantize_q8_0(const float *x, uint8_t *dst)
 /* The extreme value becomes -8; the half that is added rounds. */
 static bool quantize_q4_0(const float *x, uint8_t *dst)
 {
-    float scale = extreme_of(x, SMALL) / -8, inverse = scale != 0 ? 1 / scale : 0;
+    float scale = extreme_of(x, SMALL) / -8, inverse = inverse_of(scale);
     uint8_t levels[SMALL];
     linnet_store_le16(dst, linnet_f16_narrow(scale));
     for (size_t i = 0; i < SMALL; i++) {
@@ -66,10 +73,11 @@ typedef struct grid {
     float scale, offset;
 } grid;
 
+/* The nearest level; 0 of NaN, which the steps across next to nothing make. */
 static int level_of(float value)
 {
     float level = rintf(value);
-    return level < 0 ? 0 : level > LEVELS ? LEVELS : (int)level;
+    return !(level > 0) ? 0 : level > LEVELS ? LEVELS : (int)level;
 }
 
 /* The grid that fits levels q best, and its weighted squared error. */

@@ -55,6 +55,29 @@ static void values_that_do_not_fit_are_refused(void **state)
     assert_int_equal(linnet_quantize_row(LINNET_TENSOR_Q4_K, x, 128, bytes), LINNET_ERR_ARG);
 }
 
+/* Subnormal values have no finite inverse. */
+static void next_to_nothing_becomes_zero(void **state)
+{
+    (void)state;
+    float x[256];
+    uint8_t q8[8 * 34], q4[8 * 18], q4_k[144];
+    for (size_t i = 0; i < 256; i++)
+        x[i] = i % 3 == 0 ? 0 : i % 3 == 1 ? 1e-40f : -1e-40f;
+    assert_int_equal(linnet_quantize_row(LINNET_TENSOR_Q8_0, x, 256, q8), LINNET_OK);
+    assert_int_equal(linnet_quantize_row(LINNET_TENSOR_Q4_0, x, 256, q4), LINNET_OK);
+    assert_int_equal(linnet_quantize_row(LINNET_TENSOR_Q4_K, x, 256, q4_k), LINNET_OK);
+    for (size_t block = 0; block < 8; block++) {
+        assert_int_equal(linnet_load_le16(q8 + 34 * block), 0);
+        assert_int_equal(linnet_load_le16(q4 + 18 * block) & 0x7fff, 0);
+        for (size_t i = 0; i < 32; i++)
+            assert_int_equal(q8[34 * block + 2 + i], 0);
+        for (size_t i = 0; i < 16; i++)
+            assert_int_equal(q4[18 * block + 2 + i], 0x88);
+    }
+    for (size_t i = 0; i < 144; i++)
+        assert_int_equal(q4_k[i], 0);
+}
+
 /* What a block of Q4_K stands for (the layout of ggml), to measure how well it fits. */
 static void decode_q4_k(const uint8_t *src, float *dst)
 {
@@ -182,6 +205,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_blocks_are_rounded_as_the_formats_say),
         cmocka_unit_test(values_that_do_not_fit_are_refused),
+        cmocka_unit_test(next_to_nothing_becomes_zero),
         cmocka_unit_test(q4_k_fits_normal_values),
         cmocka_unit_test(files_are_those_of_llama_quantize),
         cmocka_unit_test(rows_that_are_no_whole_blocks_fall_back),
