@@ -424,10 +424,10 @@ static linnet_status read_windows(reading *r)
     uint32_t window = 0, first = 28; /* transformers' default */
     linnet_buffer flags = {0};
     linnet_status status = get_flag(r, "use_sliding_window", &uses);
-    if (status == LINNET_OK && layers && json_integer_value(layers) != 0)
-        status = get_count(r, r->object, "max_window_layers", COUNT_MAX, &first);
-    else if (layers)
+    if (json_is_integer(layers) && json_integer_value(layers) == 0) /* all have one */
         first = 0;
+    else if (status == LINNET_OK)
+        status = get_count(r, r->object, "max_window_layers", COUNT_MAX, &first);
     for (uint32_t i = 0; i < r->config.n_layers && status == LINNET_OK; i++) {
         uint8_t has = 0;
         status = layer_has_window(r, i, uses && find(r->object, "sliding_window") ? first : UINT32_MAX, &has);

@@ -178,6 +178,7 @@ static void settings_that_would_change_the_computation_are_refused_by_name(void 
         {CONFIG, "layer_types", "[\"full_attention\"]", BAD, "'layer_types'"},
         {CONFIG, "layer_types", "[\"full_attention\", \"linear_attention\"]", BAD, "'layer_types'"},
         {CONFIG, "use_sliding_window", "false", BAD, "'layer_types'"},
+        {CONFIG, "max_window_layers", "\"1\"", LINNET_ERR_RANGE, "'max_window_layers'"},
         {CONFIG, "sliding_window", "null", LINNET_ERR_FORMAT, "'sliding_window'"},
         {CONFIG, "num_key_value_heads", "", LINNET_ERR_FORMAT, "'num_key_value_heads'"},
         {CONFIG, "attention_bias", "true", BAD, "'attention_bias'"},
