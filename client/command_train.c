@@ -262,18 +262,15 @@ static linnet_status log_object(train_run *r, json_t *object, linnet_error *err)
     return status;
 }
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 static linnet_status save_adapter(const train_run *r, linnet_error *err)
 {
-    linnet_status status = linnet_adapter_check_finite(r->m.adapter, err);
+    char *name = linnet_path_name(r->options->model);
+    linnet_status status = name ? linnet_adapter_check_finite(r->m.adapter, err)
+                                : linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a name");
     if (status == LINNET_OK)
         status = linnet_adapter_save_peft(r->m.adapter, linnet_model_architecture(r->m.model),
-                                          r->options->out, base_name(r->options->model), err);
+                                          r->options->out, name, err);
+    free(name);
     if (status == LINNET_OK)
         status =
             linnet_adapter_save_gguf(r->m.adapter, linnet_model_architecture(r->m.model), r->gguf_path, err);
@@ -431,7 +428,7 @@ static int command_train(linnet_cli *cli, int argc, char **argv)
                        .shuffle = true,
                        .end_token = true};
     linnet_option options[] = {
-        CLIENT_REQUIRED("model", &o.model, "FILE", "GGUF model"),
+        CLIENT_REQUIRED("model", &o.model, "FILE", "GGUF model, or a checkpoint's folder"),
         CLIENT_REQUIRED("data", &o.data, "FILE", "records to learn, JSON Lines"),
         CLIENT_REQUIRED("out", &o.out, "DIR", "where the adapter, the log and the checkpoint go"),
         CLIENT_TEXT("adapter", &o.adapter, "PATH",

@@ -307,16 +307,15 @@ lin_status lin_training_use(lin_training *t, lin_error *err)
     return library_return(status, &why, 0, err);
 }
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 static linnet_status save_peft(lin_training *t, const char *directory, linnet_error *err)
 {
-    return linnet_adapter_save_peft(t->adapter, linnet_model_architecture(t->model->runtime.model), directory,
-                                    base_name(t->model->path), err);
+    char *name = linnet_path_name(t->model->path);
+    linnet_status status =
+        name ? linnet_adapter_save_peft(t->adapter, linnet_model_architecture(t->model->runtime.model),
+                                        directory, name, err)
+             : linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a name");
+    free(name);
+    return status;
 }
 
 static linnet_status save_gguf(lin_training *t, const char *path, linnet_error *err)

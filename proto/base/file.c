@@ -241,3 +241,13 @@ char *linnet_path_join(const char *directory, const char *name)
         (void)sprintf(path, "%s%s%s", directory, n > 0 && directory[n - 1] == '/' ? "" : "/", name);
     return path;
 }
+
+char *linnet_path_name(const char *path)
+{
+    size_t end = strlen(path), start;
+    while (end > 0 && path[end - 1] == '/')
+        end--;
+    for (start = end; start > 0 && path[start - 1] != '/';)
+        start--;
+    return strndup(path + start, end - start);
+}

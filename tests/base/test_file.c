@@ -105,6 +105,18 @@ static void directories_are_made_with_their_parents(void **state)
     free(file);
 }
 
+static void the_last_name_of_a_path_is_found(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"a/b.gguf", "b.gguf"}, {"a/b/", "b"}, {"a/b//", "b"}, {"b", "b"}, {"/b", "b"}, {"//", ""}, {"", ""}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char *name = linnet_path_name(cases[i][0]);
+        assert_string_equal(name, cases[i][1]);
+        free(name);
+    }
+}
+
 static void a_lock_has_one_holder(void **state)
 {
     (void)state;
@@ -127,6 +139,7 @@ int main(void)
         cmocka_unit_test(what_is_not_there_is_named),
         cmocka_unit_test(a_write_that_cannot_finish_leaves_the_old_file),
         cmocka_unit_test(directories_are_made_with_their_parents),
+        cmocka_unit_test(the_last_name_of_a_path_is_found),
         cmocka_unit_test(a_lock_has_one_holder),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

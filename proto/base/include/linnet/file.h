@@ -42,4 +42,7 @@ linnet_status linnet_lock_take(const char *path, int *ret_fd, linnet_error *err)
 /** "directory/name" into an owned string; NULL on lack of memory. */
 char *linnet_path_join(const char *directory, const char *name);
 
+/** The last name of a path, slashes behind it aside, as an owned string; NULL on lack of memory. */
+char *linnet_path_name(const char *path);
+
 #endif
