@@ -170,7 +170,7 @@ static int command_bench(linnet_cli *cli, int argc, char **argv)
     const char *path = NULL;
     uint64_t n_runs = 5;
     linnet_option options[] = {
-        CLIENT_REQUIRED("model", &path, "FILE", "GGUF model"),
+        CLIENT_REQUIRED("model", &path, "FILE", "GGUF model, or a checkpoint's folder"),
         CLIENT_COUNT("runs", &n_runs, 1, RUNS_MAX, "of which the median is taken"),
     };
     int exit_status =

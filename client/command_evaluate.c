@@ -107,7 +107,7 @@ static int command_evaluate(linnet_cli *cli, int argc, char **argv)
     uint64_t context = 0;
     bool each = false, end_token = true, skip_bad = false;
     linnet_option options[] = {
-        CLIENT_REQUIRED("model", &path, "FILE", "GGUF model"),
+        CLIENT_REQUIRED("model", &path, "FILE", "GGUF model, or a checkpoint's folder"),
         CLIENT_ADAPTERS(&adapters),
         CLIENT_REQUIRED("data", &data, "FILE", "records, JSON Lines"),
         CLIENT_COUNT("context", &context, 0, 0, "tokens of a record at most; 0: the model's context"),

@@ -38,7 +38,7 @@ static int command_quantize(linnet_cli *cli, int argc, char **argv)
     const char *model = NULL, *out = NULL;
     int type = 0;
     linnet_option options[] = {
-        CLIENT_REQUIRED("model", &model, "FILE", "model in F32, F16 or BF16"),
+        CLIENT_REQUIRED("model", &model, "FILE", "F32, F16 or BF16 GGUF model, or a checkpoint's folder"),
         CLIENT_REQUIRED("out", &out, "FILE", "the copy"),
         CLIENT_CHOICE("type", &type, "Q8_0|Q4_0|Q4_K|F16", "of its matrices"),
     };

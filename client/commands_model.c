@@ -94,7 +94,7 @@ static int command_generate(linnet_cli *cli, int argc, char **argv)
     linnet_texts adapters = {0};
     sampling_options s = {.n_tokens = 64, .top_p = 1};
     linnet_option options[] = {
-        CLIENT_REQUIRED("model", &path, "FILE", "GGUF model"),
+        CLIENT_REQUIRED("model", &path, "FILE", "GGUF model, or a checkpoint's folder"),
         CLIENT_ADAPTERS(&adapters),
         CLIENT_REQUIRED("prompt", &prompt, "TEXT", "text to continue"),
         CLIENT_COUNT("tokens", &s.n_tokens, 0, 0, "tokens to generate at most"),
@@ -238,7 +238,7 @@ static int command_chat(linnet_cli *cli, int argc, char **argv)
     linnet_texts adapters = {0};
     sampling_options s = {.n_tokens = 256, .top_p = 0.9, .temperature = 0.7};
     linnet_option options[] = {
-        CLIENT_REQUIRED("model", &path, "FILE", "GGUF model"),
+        CLIENT_REQUIRED("model", &path, "FILE", "GGUF model, or a checkpoint's folder"),
         CLIENT_ADAPTERS(&adapters),
         CLIENT_TEXT("system", &system, "TEXT", "what the assistant is told first"),
         CLIENT_COUNT("tokens", &s.n_tokens, 0, 0, "tokens of an answer at most"),

@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <math.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -277,6 +278,39 @@ static void write_baseline_set(const char *name)
     must(linnet_file_write(path, kept.bytes, kept.n_bytes, 0600, &err), &err);
     linnet_buffer_release(&data);
     linnet_buffer_release(&kept);
+}
+
+/* Into a file of its own, and in place of its source. */
+static void quantize_writes_what_computes_as_others_files_do(void **state)
+{
+    (void)state;
+    need_models();
+    const char *prompt = "--prompt 'Once upon a time' --tokens 20 --json";
+    char line[400];
+    (void)snprintf(line, sizeof(line), "generate --model $M/stories3M-Q8_0.gguf %s", prompt);
+    json_t *want = result_of(line);
+    shell("cp $M/stories3M-F32.gguf $T/own.gguf && chmod u+w $T/own.gguf");
+    static const char *const quantize[] = {
+        "quantize --model $M/stories3M-F32.gguf --out $T/small.gguf --json",
+        "quantize --model $T/own.gguf --out $T/own.gguf --type Q8_0 --json",
+    };
+    static const char *const files[] = {"small.gguf", "own.gguf"};
+    for (size_t i = 0; i < ARRAY_LEN(quantize); i++) {
+        char path[128];
+        struct stat st;
+        json_t *result = result_of(quantize[i]);
+        (void)snprintf(path, sizeof(path), "%s/%s", scratch, files[i]);
+        assert_int_equal(stat(path, &st), 0);
+        assert_true(number(result, "bytes_after") == (double)st.st_size);
+        assert_true(number(result, "bytes_before") > 3 * (double)st.st_size);
+        assert_true(number(result, "quantized") == 43);
+        (void)snprintf(line, sizeof(line), "generate --model $T/%s %s", files[i], prompt);
+        json_t *got = result_of(line);
+        assert_true(json_equal(json_object_get(got, "ids"), json_object_get(want, "ids")));
+        json_decref(got);
+        json_decref(result);
+    }
+    json_decref(want);
 }
 
 static void evaluate_reproduces_the_baselines_of_text_records(void **state)
@@ -678,6 +712,7 @@ int main(void)
         cmocka_unit_test(tokenize_gives_ids),
         cmocka_unit_test(inspect_tells_what_is_in_a_file),
         cmocka_unit_test(bench_measures_every_figure),
+        cmocka_unit_test(quantize_writes_what_computes_as_others_files_do),
         cmocka_unit_test(evaluate_reproduces_the_baselines_of_text_records),
         cmocka_unit_test(evaluate_reproduces_the_base_loss_of_the_clinics),
         cmocka_unit_test(each_record_has_its_line_and_loss),
