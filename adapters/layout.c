@@ -296,11 +296,13 @@ linnet_hash linnet_layout_hash(const linnet_layout *layout)
     linnet_hasher_update(&hasher, head, sizeof(head));
     for (size_t i = 0; i < layout->n_entries; i++)
         hash_entry(&hasher, &layout->entries[i]);
-    for (size_t i = 0; has_own_alphas(layout) && i < layout->n_entries; i++) {
+    size_t n_alphas = has_own_alphas(layout) ? layout->n_entries : 0;
+    size_t n_heads = has_hf_rows(layout) ? layout->n_entries : 0;
+    for (size_t i = 0; i < n_alphas; i++) {
         linnet_store_f32(head, layout->entries[i].alpha);
         linnet_hasher_update(&hasher, head, sizeof(float));
     }
-    for (size_t i = 0; has_hf_rows(layout) && i < layout->n_entries; i++) {
+    for (size_t i = 0; i < n_heads; i++) {
         linnet_store_le32(head, layout->entries[i].n_hf_heads);
         linnet_hasher_update(&hasher, head, sizeof(uint32_t));
     }
