@@ -17,9 +17,9 @@ static void remove_tree(const char *path)
 {
     DIR *dir = opendir(path);
     for (struct dirent *entry = dir ? readdir(dir) : NULL; entry; entry = readdir(dir)) {
-        char *file = entry->d_type == DT_REG ? linnet_path_join(path, entry->d_name) : NULL;
+        char *file = linnet_path_join(path, entry->d_name); /* not every file system tells d_type */
         if (file)
-            (void)unlink(file);
+            (void)unlink(file); /* fails for "." and ".." */
         free(file);
     }
     if (dir)
