@@ -22,7 +22,7 @@ static char scratch[] = "/tmp/linnet-acceptance-XXXXXX";
 static pid_t children[CHILDREN_MAX]; /* 0: free */
 
 static const char tiny_plan[] =
-    "[task]\nname = tiny\n[adapter]\nrank = 2\ntargets = attn_q\n"
+    "[task]\nname = tiny\nrounds = 1000\n[adapter]\nrank = 2\ntargets = attn_q\n"
     "[training]\nlocal_steps = 1\nbatch_records = 1\ncontext_tokens = 16\nheld_out = 0\n"
     "[cohort]\ngoal = 3\nminimum = 3\nover_selection = 1\ndeadline = 10m\npoll = 1s\n"
     "[secure]\nphase_deadline = 20s\n";

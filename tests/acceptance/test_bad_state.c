@@ -300,7 +300,8 @@ static void fill_disk_of_coordinator(const fleet_profile *profile)
     start_members(task, profile, "", members);
     await_count("disk/task", "joined", profile->n_members);
     fill("disk/filler");
-    /* On a busy machine all may be said and done before the disk is full: then nobody has anything to say. */
+    /* On a busy machine the round may be over before the disk is full, and those after it use pages of the
+     * store again: then nobody has anything to say. */
     if (!member_says(task, "disk is full", 15000))
         print_message("  %s: the round was faster than the disk\n", task);
     long long version = number_of("version", "$K status --state disk/task --json");
