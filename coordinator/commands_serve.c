@@ -7,7 +7,7 @@
 #include "gate_command.h"
 
 #include "linnet/audit.h"
-#include "linnet/transport.h"
+#include "linnet/http_server.h"
 
 #include <poll.h>
 #include <signal.h>
@@ -40,16 +40,18 @@ static void on_log(void *context, int priority, const char *line)
 }
 
 /* Called from the server's threads. */
-static void on_request(void *context, const linnet_http_request *request, linnet_http_response *ret_response)
+static void on_request(void *context, const linnet_http_request *request, linnet_http_reply *reply)
 {
     service *s = context;
     const uint64_t one = 1;
-    linnet_coordinator_handle(s->coordinator, coordinator_now_ms(), request, ret_response);
+    linnet_http_response response = {0};
+    linnet_coordinator_handle(s->coordinator, coordinator_now_ms(), request, &response);
     bool may_end_a_phase =
         strcmp(request->path, LINNET_PATH_UPLOAD) == 0 || strcmp(request->path, LINNET_PATH_ROUND) == 0;
     if (may_end_a_phase && write(s->wake_fd, &one, sizeof(one)) != sizeof(one))
         on_log((void *)(uintptr_t)s->cli, 4,
                "cannot wake the clock thread; it wakes by itself within a second");
+    linnet_http_reply_send(reply, &response);
 }
 
 static json_t *number_or_null(bool is_there, double value)
@@ -190,24 +192,24 @@ static unsigned connection_count(void)
 
 static linnet_status serve(service *s, const char *listen_text, linnet_error *err)
 {
-    linnet_server *server = NULL;
+    linnet_http_server *server = NULL;
     linnet_coordinator_report report;
-    const linnet_server_options options = {.listen = listen_text,
-                                           .n_threads = worker_count(s->cli),
-                                           .n_connections_max = connection_count(),
-                                           .idle_timeout_s = 60,
-                                           .n_body_max = LINNET_REQUEST_BYTES_MAX};
+    const linnet_http_server_options options = {.listen = listen_text,
+                                                .n_threads = worker_count(s->cli),
+                                                .n_connections_max = connection_count(),
+                                                .idle_timeout_s = 60,
+                                                .n_body_max = LINNET_REQUEST_BYTES_MAX};
     linnet_status status = linnet_coordinator_status(s->coordinator, &report, err);
     if (status != LINNET_OK)
         return status;
     uint64_t n_cohorts = linnet_coordinator_plan(s->coordinator)->cohorts; /* rounds that may go on */
     s->round_shown = report.round > n_cohorts ? report.round - n_cohorts : 0;
-    status = linnet_server_start(&options, on_request, s, &server, err);
+    status = linnet_http_server_start(&options, on_request, s, &server, err);
     if (status != LINNET_OK)
         return status;
-    tell_start(s->cli, &report, listen_text, linnet_server_port(server));
+    tell_start(s->cli, &report, listen_text, linnet_http_server_port(server));
     status = keep_time(s, err);
-    linnet_server_stop(server);
+    linnet_http_server_stop(server);
     return status;
 }
 

@@ -28,12 +28,16 @@ typedef struct linnet_http_request {
     size_t n_body;
     uint64_t range_first; /* first byte wanted of a GET; 0: from the start */
     uint32_t stall_s;     /* given up after so long without progress; 0: as long as the carrier sees fit */
+    /* Of the headers a server reads; NULL: absent. A client does not send them. */
+    const char *host, *content_type, *authorization;
 } linnet_http_request;
 
 typedef struct linnet_http_response {
-    int status;             /* 200, 206, 4xx, 5xx */
-    linnet_buffer body;     /* owned */
-    uint32_t retry_after_s; /* of the Retry-After header; 0: none */
+    int status;               /* 200, 206, 4xx, 5xx */
+    linnet_buffer body;       /* owned */
+    uint32_t retry_after_s;   /* of the Retry-After header; 0: none */
+    const char *content_type; /* that a server sends; static, NULL: application/octet-stream */
+    const char *allow;        /* methods, that a server sends with 405; static, NULL: none */
 } linnet_http_response;
 
 static inline void linnet_http_response_release(linnet_http_response *response)
