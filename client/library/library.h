@@ -7,10 +7,10 @@
 
 #include "linnet-device.h"
 
+#include "linnet/adapter_slot.h"
 #include "linnet/dataset.h"
 #include "linnet/runtime.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 
 #define LIBRARY_CONTEXT_MIN 16 /* tokens; memory_max shortens no further */
@@ -36,20 +36,13 @@ double library_seconds(void); /* monotonic */
 
 /* ---- a model ---- */
 
-/** An adapter in use by a model and by the generations that have not noticed another yet. */
-typedef struct library_adapter {
-    linnet_adapter *adapter; /* owned */
-    atomic_size_t n_users;
-} library_adapter;
-
 struct lin_model {
     atomic_size_t n_users;
     linnet_runtime runtime; /* its adapter stays NULL */
     char *path;             /* owned */
     uint64_t memory_max;    /* 0: no limit */
     atomic_bool is_busy, must_cancel;
-    pthread_mutex_t lock;     /* for the one below */
-    library_adapter *adapter; /* NULL: none */
+    linnet_adapter_slot adapter; /* in use, also by generations that have not noticed another yet */
 };
 
 void library_model_share(lin_model *model);
@@ -57,12 +50,6 @@ void library_model_share(lin_model *model);
 linnet_status library_model_enter(lin_model *model, linnet_error *err) LINNET_NODISCARD;
 void library_model_leave(lin_model *model);
 linnet_status library_model_cancelled(lin_model *model, linnet_error *err) LINNET_NODISCARD;
-/** What is used now, shared; NULL: none. */
-library_adapter *library_model_adapter(lin_model *model);
-void library_adapter_release(library_adapter *adapter);
-/** Use another, which moves, also on failure; NULL: none. */
-linnet_status library_model_use(lin_model *model, linnet_adapter *adapter,
-                                linnet_error *err) LINNET_NODISCARD;
 /** memory_max as a size. */
 size_t library_bytes_max(uint64_t memory_max);
 

@@ -292,7 +292,7 @@ lin_status lin_agent_use(lin_agent *agent, lin_error *err)
     if (installed)
         status = linnet_adapter_copy(installed, &copy, &why);
     if (status == LINNET_OK)
-        status = library_model_use(agent->model, copy, &why);
+        status = linnet_adapter_slot_put(&agent->model->adapter, copy, &why);
     leave(agent);
     return library_return(status, &why, 0, err);
 }

@@ -13,7 +13,7 @@ typedef struct run {
     lin_model *model;
     linnet_ids prompt;
     linnet_generation generation;
-    library_adapter *adapter; /* that the session has; NULL: none */
+    linnet_shared_adapter *adapter; /* that the session has; NULL: none */
     size_t memory_bytes;
     uint64_t needed_bytes; /* where that is over the limit */
     lin_text_fn *on_text;
@@ -29,15 +29,15 @@ static bool give_text(void *context, const char *text, size_t n_bytes)
 /* The session gets the adapter that the model uses by now. */
 static linnet_status take_adapter(run *r, linnet_session *session, linnet_error *err)
 {
-    library_adapter *now = library_model_adapter(r->model);
+    linnet_shared_adapter *now = linnet_adapter_slot_take(&r->model->adapter);
     linnet_status status = LINNET_OK;
     if (now != r->adapter) {
-        status = linnet_session_swap_adapter(session, now ? now->adapter : NULL, err);
-        library_adapter *before = r->adapter;
+        status = linnet_session_swap_adapter(session, linnet_shared_adapter_get(now), err);
+        linnet_shared_adapter *before = r->adapter;
         r->adapter = now; /* on failure the session has none, and this is released with the run */
         now = before;
     }
-    library_adapter_release(now);
+    linnet_shared_adapter_release(now);
     return status;
 }
 
@@ -150,7 +150,7 @@ static linnet_status run_asked(run *r, const asked *a, const lin_generate_option
         give_result(r, result);
     linnet_generation_release(&r->generation);
     linnet_ids_release(&r->prompt);
-    library_adapter_release(r->adapter);
+    linnet_shared_adapter_release(r->adapter);
     library_model_leave(r->model);
     return status;
 }

@@ -9,44 +9,6 @@ enum { THREADS_MAX = 1024 };
 
 /* ---- adapters in use ---- */
 
-void library_adapter_release(library_adapter *adapter)
-{
-    if (!adapter || atomic_fetch_sub(&adapter->n_users, 1) > 1)
-        return;
-    linnet_adapter_destroy(adapter->adapter);
-    free(adapter);
-}
-
-library_adapter *library_model_adapter(lin_model *model)
-{
-    (void)pthread_mutex_lock(&model->lock); /* neither fails for a mutex of the default kind */
-    library_adapter *adapter = model->adapter;
-    if (adapter)
-        (void)atomic_fetch_add(&adapter->n_users, 1);
-    (void)pthread_mutex_unlock(&model->lock);
-    return adapter;
-}
-
-linnet_status library_model_use(lin_model *model, linnet_adapter *adapter, linnet_error *err)
-{
-    library_adapter *next = NULL;
-    if (adapter) {
-        next = calloc(1, sizeof(*next));
-        if (!next) {
-            linnet_adapter_destroy(adapter);
-            return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for an adapter");
-        }
-        next->adapter = adapter;
-        atomic_init(&next->n_users, 1);
-    }
-    (void)pthread_mutex_lock(&model->lock);
-    library_adapter *before = model->adapter;
-    model->adapter = next;
-    (void)pthread_mutex_unlock(&model->lock);
-    library_adapter_release(before);
-    return LINNET_OK;
-}
-
 static linnet_status load_adapters(const lin_model *model, const char *const *paths, const float *scales,
                                    size_t n, linnet_adapter **ret_adapter, linnet_error *err)
 {
@@ -77,7 +39,7 @@ lin_status lin_model_use_adapters(lin_model *model, const char *const *paths, co
     if (status == LINNET_OK && n > 0)
         status = load_adapters(model, paths, scales, n, &adapter, &why);
     if (status == LINNET_OK)
-        status = library_model_use(model, adapter, &why);
+        status = linnet_adapter_slot_put(&model->adapter, adapter, &why);
     return library_return(status, &why, 0, err);
 }
 
@@ -92,9 +54,8 @@ void lin_model_close(lin_model *model)
 {
     if (!model || atomic_fetch_sub(&model->n_users, 1) > 1)
         return;
-    library_adapter_release(model->adapter);
+    linnet_adapter_slot_release(&model->adapter);
     linnet_runtime_close(&model->runtime);
-    (void)pthread_mutex_destroy(&model->lock);
     free(model->path);
     free(model);
 }
@@ -116,10 +77,11 @@ static linnet_status open_model(const char *path, const lin_model_options *optio
     atomic_init(&model->must_cancel, false);
     model->memory_max = options->memory_max;
     model->path = strdup(path);
-    if (pthread_mutex_init(&model->lock, NULL) != 0) {
+    status = linnet_adapter_slot_init(&model->adapter, err);
+    if (status != LINNET_OK) {
         free(model->path);
         free(model);
-        return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a mutex");
+        return status;
     }
     status = model->path ? linnet_runtime_open(path, options->n_threads, &model->runtime, err)
                          : linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a path");

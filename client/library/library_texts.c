@@ -170,7 +170,7 @@ linnet_status library_evaluate(lin_model *model, linnet_arena *arena, const linn
 
 /* What an evaluation makes and releases. */
 typedef struct scoring {
-    library_adapter *adapter;
+    linnet_shared_adapter *adapter;
     linnet_arena *arena;
     linnet_token_set *set;
     size_t needed_bytes;
@@ -186,8 +186,8 @@ static linnet_status score(scoring *s, lin_model *model, const lin_texts *texts,
         return linnet_fail(err, LINNET_ERR_LIMIT, "a context of %u tokens is more than the model's %u",
                            (unsigned)context_tokens,
                            (unsigned)linnet_model_shape_of(runtime->model)->context);
-    s->adapter = library_model_adapter(model);
-    const linnet_adapter *adapter = s->adapter ? s->adapter->adapter : NULL;
+    s->adapter = linnet_adapter_slot_take(&model->adapter);
+    const linnet_adapter *adapter = linnet_shared_adapter_get(s->adapter);
     uint32_t context_min = context_tokens > 0 ? context_tokens : LIBRARY_CONTEXT_MIN;
     linnet_status status = linnet_arena_create_within(
         runtime->model, runtime->pool, adapter, library_bytes_max(model->memory_max), context_min, false,
@@ -218,7 +218,7 @@ lin_status lin_evaluate(lin_model *model, const lin_texts *texts, uint32_t conte
     status = score(&s, model, texts, context_tokens, ret_loss, ret_tokens, &why);
     linnet_token_set_destroy(s.set);
     linnet_arena_destroy(s.arena);
-    library_adapter_release(s.adapter);
+    linnet_shared_adapter_release(s.adapter);
     library_model_leave(model);
     return library_return(status, &why, status == LINNET_ERR_LIMIT ? s.needed_bytes : 0, err);
 }

@@ -302,7 +302,7 @@ lin_status lin_training_use(lin_training *t, lin_error *err)
         return library_return(status, &why, 0, err);
     status = linnet_adapter_copy(t->adapter, &copy, &why);
     if (status == LINNET_OK)
-        status = library_model_use(t->model, copy, &why);
+        status = linnet_adapter_slot_put(&t->model->adapter, copy, &why);
     library_model_leave(t->model);
     return library_return(status, &why, 0, err);
 }
