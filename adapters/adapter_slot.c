@@ -7,12 +7,18 @@
 
 struct linnet_shared_adapter {
     linnet_adapter *adapter; /* owned */
+    linnet_hash hash;
     atomic_size_t n_users;
 };
 
 const linnet_adapter *linnet_shared_adapter_get(const linnet_shared_adapter *shared)
 {
     return shared ? shared->adapter : NULL;
+}
+
+linnet_hash linnet_shared_adapter_hash(const linnet_shared_adapter *shared)
+{
+    return shared ? shared->hash : (linnet_hash){0};
 }
 
 void linnet_shared_adapter_release(linnet_shared_adapter *shared)
@@ -58,6 +64,7 @@ linnet_status linnet_adapter_slot_put(linnet_adapter_slot *slot, linnet_adapter 
             return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for an adapter");
         }
         next->adapter = adapter;
+        next->hash = linnet_adapter_hash(adapter);
         atomic_init(&next->n_users, 1);
     }
     (void)pthread_mutex_lock(&slot->lock);

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "gguf_inner.h"
-#include "json_load.h"
+#include "linnet/json_load.h"
 #include "limits.h"
 #include "linnet/safetensors.h"
 

@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "json_load.h"
+#include "linnet/json_load.h"
 #include "limits.h"
 
 enum { LAYERS_MAX = LINNET_LAYOUT_ENTRIES_MAX, WIDTH_MAX = 1 << 20, COUNT_MAX = INT32_MAX };

@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "json_load.h"
+#include "linnet/json_load.h"
 #include "limits.h"
 
 #define TOKENIZER_FILE "tokenizer.json"

@@ -3,7 +3,7 @@
  * JSON through jansson, which checks syntax and UTF-8 but recurses to a depth of 2048 and allocates as long
  * as the text goes on. A scan before it counts brackets and commas outside of strings, and stops there.
  */
-#include "json_load.h"
+#include "linnet/json_load.h"
 
 #include "linnet/file.h"
 

@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "json_load.h"
+#include "linnet/json_load.h"
 #include "limits.h"
 #include "linnet/safetensors.h"
 

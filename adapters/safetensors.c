@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 #include "half.h"
-#include "json_load.h"
+#include "linnet/json_load.h"
 #include "limits.h"
 
 struct linnet_safetensors {

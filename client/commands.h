@@ -21,6 +21,8 @@ extern const linnet_command client_command_adapter;
 extern const linnet_command client_command_quantize;
 /* command_bench.c */
 extern const linnet_command client_command_bench;
+/* command_serve.c */
+extern const linnet_command client_command_serve;
 /* commands_device.c */
 extern const linnet_command client_command_enroll, client_command_run, client_command_status;
 extern const linnet_command client_command_data, client_command_forget;

@@ -321,16 +321,27 @@ bool linnet_http_reply_is_gone(linnet_http_reply *x)
     return is_gone;
 }
 
-void linnet_http_reply_end(linnet_http_reply *x)
+static void end(linnet_http_reply *x, bool is_whole)
 {
     linnet_http_server *server = x->server;
     (void)pthread_mutex_lock(&server->lock);
     bool is_over = x->is_over;
+    x->response.body.failed = x->response.body.failed || !is_whole;
     end_owing(x);
     wake(x);
     (void)pthread_mutex_unlock(&server->lock);
     if (is_over)
         reply_free(x);
+}
+
+void linnet_http_reply_end(linnet_http_reply *x)
+{
+    end(x, true);
+}
+
+void linnet_http_reply_break_off(linnet_http_reply *x)
+{
+    end(x, false);
 }
 
 /* ---- the queue ---- */

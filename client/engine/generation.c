@@ -161,6 +161,8 @@ static linnet_status decode(linnet_generation *g, const float *logits, linnet_er
     while (goes_on) {
         int32_t id = -1;
         linnet_status status = linnet_sampler_next(&g->sampler, logits, vocabulary, &id, err);
+        if (status == LINNET_OK && g->on_token)
+            g->on_token(g->context, id, logits);
         if (status == LINNET_OK)
             status = take_token(g, id, &goes_on, err);
         if (status == LINNET_OK && goes_on)

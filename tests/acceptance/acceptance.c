@@ -190,10 +190,12 @@ bool is_running(pid_t pid)
 
 /* ---- commands that end ---- */
 
-static void read_text(const char *name, char *text, size_t n_max)
+/* What a file has behind its first n_skip bytes, as much as fits. */
+static void read_text(const char *name, size_t n_skip, char *text, size_t n_max)
 {
     FILE *file = fopen(name, "rb");
-    size_t n = file ? fread(text, 1, n_max - 1, file) : 0;
+    bool is_there = file && fseek(file, (long)n_skip, SEEK_SET) == 0;
+    size_t n = is_there ? fread(text, 1, n_max - 1, file) : 0;
     text[n] = '\0';
     if (file)
         (void)fclose(file);
@@ -205,8 +207,8 @@ static char last_line[4096];
 static void run_line(void)
 {
     last.status = wait_end(spawn(last_line, "run.out", "run.err", O_TRUNC), now_ms() + DEADLINE_MS);
-    read_text("run.out", last.out, sizeof(last.out));
-    read_text("run.err", last.err, sizeof(last.err));
+    read_text("run.out", 0, last.out, sizeof(last.out));
+    read_text("run.err", 0, last.err, sizeof(last.err));
     last.n_lines = 0;
     for (const char *at = last.err; (at = strchr(at, '\n')) != NULL; at++)
         last.n_lines++;
@@ -323,7 +325,7 @@ void await_text(const char *name, const char *words)
 {
     static char text[1 << 18];
     for (int64_t until = now_ms() + DEADLINE_MS; now_ms() < until; pause_ms(10)) {
-        read_text(name, text, sizeof(text));
+        read_text(name, 0, text, sizeof(text));
         if (strstr(text, words))
             return;
     }
@@ -347,9 +349,8 @@ static int listening_port(const char *out_name, size_t n_skip)
 {
     static char text[1 << 16];
     int port = 0;
-    read_text(out_name, text, sizeof(text));
-    for (const char *at = text + (strlen(text) < n_skip ? strlen(text) : n_skip);
-         (at = strstr(at, "\"address\":")) != NULL; at++) {
+    read_text(out_name, n_skip, text, sizeof(text));
+    for (const char *at = text; (at = strstr(at, "\"address\":")) != NULL; at++) {
         const char *colon = strchr(at + 11, ':');
         if (colon && strchr(colon, '\n'))
             port = atoi(colon + 1);
@@ -357,24 +358,39 @@ static int listening_port(const char *out_name, size_t n_skip)
     return port;
 }
 
-server serve(const char *state, int port, const char *more)
+/* The server that a command line starts, once it listens. */
+static server start_server(const char *name, const char *line)
 {
     char out_name[256], err_name[256];
     struct stat st = {0};
-    (void)snprintf(out_name, sizeof(out_name), "%s.out", state);
-    (void)snprintf(err_name, sizeof(err_name), "%s.err", state);
+    (void)snprintf(out_name, sizeof(out_name), "%s.out", name);
+    (void)snprintf(err_name, sizeof(err_name), "%s.err", name);
     size_t n_skip = stat(out_name, &st) == 0 ? (size_t)st.st_size : 0;
-    server s = {.pid =
-                    start(state, "$K serve --state %s --listen 127.0.0.1:%d --json %s", state, port, more)};
+    server s = {.pid = start(name, "%s", line)};
     for (int64_t until = now_ms() + DEADLINE_MS; s.port == 0 && now_ms() < until; pause_ms(5)) {
         s.port = listening_port(out_name, n_skip);
         if (s.port == 0 && !is_running(s.pid)) {
             linnet_buffer text = take_file(err_name);
-            fail_msg("the coordinator ended:\n%s", (const char *)text.bytes);
+            fail_msg("the server ended:\n%s", (const char *)text.bytes);
         }
     }
     assert_true(s.port != 0);
     return s;
+}
+
+server serve(const char *state, int port, const char *more)
+{
+    char line[4096];
+    (void)snprintf(line, sizeof(line), "$K serve --state %s --listen 127.0.0.1:%d --json %s", state, port,
+                   more);
+    return start_server(state, line);
+}
+
+server serve_model(const char *name, const char *more)
+{
+    char line[4096];
+    (void)snprintf(line, sizeof(line), "$C serve --model $M --listen 127.0.0.1:0 --json %s", more);
+    return start_server(name, line);
 }
 
 void stop(server *s, int signal_number)

@@ -84,6 +84,8 @@ void make_task(const char *state);
 void make_plain_task(const char *state);
 /** Serve a state on a port (0: any), with what else the command line shall have; returns when it listens. */
 server serve(const char *state, int port, const char *more);
+/** linnet-client serve with the bundled model on a port of its own, NAME.out and NAME.err as for start. */
+server serve_model(const char *name, const char *more);
 /** End it with a signal; SIGTERM must give exit status 0. */
 void stop(server *s, int signal_number);
 /** An invite's code, in a static buffer. */

@@ -12,6 +12,8 @@
 typedef struct linnet_shared_adapter linnet_shared_adapter;
 /** The adapter itself, for as long as it is shared; NULL for NULL. */
 const linnet_adapter *linnet_shared_adapter_get(const linnet_shared_adapter *shared);
+/** Its linnet_adapter_hash; zeros for NULL. */
+linnet_hash linnet_shared_adapter_hash(const linnet_shared_adapter *shared);
 /** Let go; the last one destroys it. Takes NULL. */
 void linnet_shared_adapter_release(linnet_shared_adapter *shared);
 

@@ -29,6 +29,9 @@ typedef struct linnet_generation {
     /* Before anything is fed: the place to swap the session's adapter. A status other than OK ends the run
      * with it. May be NULL. */
     linnet_status (*on_feed)(void *context, linnet_session *session, linnet_error *err);
+    /* Each token that is drawn, with the logits it was drawn from, one for each of the vocabulary, borrowed.
+     * May be NULL. */
+    void (*on_token)(void *context, int32_t id, const float *logits);
     void *context;
     /* What the last run left. */
     linnet_ids ids;     /* drawn, without the one that ended the text */

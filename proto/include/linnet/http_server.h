@@ -50,5 +50,7 @@ size_t linnet_http_reply_backlog(linnet_http_reply *reply);
 bool linnet_http_reply_is_gone(linnet_http_reply *reply);
 /** No more comes. The reply is gone. */
 void linnet_http_reply_end(linnet_http_reply *reply);
+/** The same in the middle of an answer: the peer sees that it is not whole. */
+void linnet_http_reply_break_off(linnet_http_reply *reply);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LINNET_ADAPTERS_JSON_LOAD_H
-#define LINNET_ADAPTERS_JSON_LOAD_H
+#ifndef LINNET_JSON_LOAD_H
+#define LINNET_JSON_LOAD_H
 
-/* Inside of adapters: a JSON object from foreign bytes, with depth and number of values bounded before
+/* A JSON object from foreign bytes, with depth and number of values bounded before
  * parsing. */
 
 #include "linnet/bytes.h"
