@@ -75,8 +75,24 @@ bool linnet_coordinator_path(const linnet_coordinator *c, char path[4096], const
 void linnet_traffic_add(linnet_coordinator *c, uint64_t up, uint64_t down)
 {
     (void)pthread_mutex_lock(&c->lock);
-    c->bytes_up += up;
-    c->bytes_down += down;
+    c->traffic.up += up;
+    c->traffic.down += down;
+    (void)pthread_mutex_unlock(&c->lock);
+}
+
+linnet_traffic linnet_traffic_peek(linnet_coordinator *c)
+{
+    (void)pthread_mutex_lock(&c->lock);
+    linnet_traffic traffic = c->traffic;
+    (void)pthread_mutex_unlock(&c->lock);
+    return traffic;
+}
+
+void linnet_traffic_settle(linnet_coordinator *c, const linnet_traffic *traffic)
+{
+    (void)pthread_mutex_lock(&c->lock);
+    c->traffic.up -= traffic->up;
+    c->traffic.down -= traffic->down;
     (void)pthread_mutex_unlock(&c->lock);
 }
 
@@ -114,8 +130,8 @@ static linnet_status flush_traffic(linnet_store_txn *txn, void *context, linnet_
     linnet_status status = linnet_rounds_newest(txn, &row, err);
     if (status != LINNET_OK)
         return status == LINNET_ERR_NOT_FOUND ? LINNET_OK : status;
-    row.bytes_up += c->bytes_up;
-    row.bytes_down += c->bytes_down;
+    row.bytes_up += c->traffic.up;
+    row.bytes_down += c->traffic.down;
     return linnet_round_put(txn, &row, err);
 }
 
@@ -123,7 +139,7 @@ void linnet_coordinator_close(linnet_coordinator *c)
 {
     if (!c)
         return;
-    if (c->serves && c->failure.status == LINNET_OK && (c->bytes_up > 0 || c->bytes_down > 0) &&
+    if (c->serves && c->failure.status == LINNET_OK && (c->traffic.up > 0 || c->traffic.down > 0) &&
         linnet_store_update(c->store, flush_traffic, c, NULL) != LINNET_OK)
         linnet_coordinator_say(c, 4,
                                "the last traffic counts are lost"); /* a statistic: a full disk may cost it */

@@ -249,6 +249,7 @@ typedef struct publish_job {
     const linnet_round_row *rounds;
     size_t n_rounds;
     int64_t now_ms;
+    linnet_traffic traffic;   /* to add to the newest of them */
     linnet_combined combined; /* owned: what they came to */
     linnet_verdict verdict;
     linnet_hash adapter, server_state; /* of the next release: where the gate rejects, the present ones */
@@ -310,6 +311,10 @@ static linnet_status close_round(linnet_store_txn *txn, const publish_job *job, 
         return status;
     row.state = is_rejected ? LINNET_ROUND_REJECTED : LINNET_ROUND_CLOSED;
     row.closed_ms = job->now_ms;
+    if (round == job->rounds[job->n_rounds - 1].number) {
+        row.bytes_up += job->traffic.up;
+        row.bytes_down += job->traffic.down;
+    }
     row.adapter = job->adapter;
     row.has_loss_before = job->has_loss;
     row.loss_before = job->loss;
@@ -475,12 +480,15 @@ static linnet_status publish_job_run(publish_job *job, linnet_status combined, l
     }
     if (status == LINNET_ERR_RANGE)
         return void_all(job, err);
+    job->traffic = linnet_traffic_peek(c);
     if (status == LINNET_OK)
         status = linnet_store_update(c->store, publish, job, err);
     if (status != LINNET_OK)
         return status;
-    if (!job->is_stale)
+    if (!job->is_stale) {
+        linnet_traffic_settle(c, &job->traffic);
         tell_end(job);
+    }
     linnet_server_state_sweep(c);
     return LINNET_OK;
 }

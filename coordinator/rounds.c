@@ -442,8 +442,8 @@ linnet_status linnet_rounds_checkin(linnet_coordinator *c, int64_t now_ms, const
 typedef struct end_job {
     linnet_coordinator *coordinator;
     int64_t now_ms;
-    uint64_t bytes_up, bytes_down; /* traffic to add */
-    linnet_round_row round;        /* out: as it is now */
+    linnet_traffic traffic; /* to add */
+    linnet_round_row round; /* out: as it is now */
     bool is_voided;
 } end_job;
 
@@ -506,8 +506,8 @@ static linnet_status end_round(linnet_store_txn *txn, void *context, linnet_erro
     linnet_status status = linnet_rounds_newest(txn, &job->round, err);
     if (status != LINNET_OK)
         return status;
-    job->round.bytes_up += job->bytes_up;
-    job->round.bytes_down += job->bytes_down;
+    job->round.bytes_up += job->traffic.up;
+    job->round.bytes_down += job->traffic.down;
     if (!is_over(&job->round, plan, job->now_ms))
         return linnet_round_put(txn, &job->round, err);
     if (job->round.accepted < plan->minimum) {
@@ -521,16 +521,12 @@ static linnet_status end_round(linnet_store_txn *txn, void *context, linnet_erro
 /* Run end_round and take the traffic it stored off the counters. */
 static linnet_status end_run(linnet_coordinator *c, end_job *job, linnet_error *err)
 {
-    (void)pthread_mutex_lock(&c->lock);
-    job->bytes_up = c->bytes_up;
-    job->bytes_down = c->bytes_down;
-    (void)pthread_mutex_unlock(&c->lock);
+    job->traffic = linnet_traffic_peek(c);
     linnet_status status = linnet_store_update(c->store, end_round, job, err);
     if (status != LINNET_OK)
         return status;
+    linnet_traffic_settle(c, &job->traffic);
     (void)pthread_mutex_lock(&c->lock);
-    c->bytes_up -= job->bytes_up;
-    c->bytes_down -= job->bytes_down;
     c->flushed_ms = job->now_ms;
     (void)pthread_mutex_unlock(&c->lock);
     linnet_store_tidy(c->store);
@@ -556,7 +552,7 @@ static linnet_status newest_round(linnet_coordinator *c, linnet_round_row *ret_r
 static bool flush_is_due(linnet_coordinator *c, int64_t now_ms)
 {
     (void)pthread_mutex_lock(&c->lock);
-    bool is_due = (c->bytes_up > 0 || c->bytes_down > 0) &&
+    bool is_due = (c->traffic.up > 0 || c->traffic.down > 0) &&
                   (now_ms >= c->flushed_ms + FLUSH_MS || now_ms < c->flushed_ms);
     (void)pthread_mutex_unlock(&c->lock);
     return is_due;

@@ -32,6 +32,11 @@ typedef struct linnet_secure_slot {
     uint32_t n_failed;            /* unmaskings at the last failed opening; 0: there was none */
 } linnet_secure_slot;
 
+/** Bytes of bodies that devices sent and got. */
+typedef struct linnet_traffic {
+    uint64_t up, down;
+} linnet_traffic;
+
 struct linnet_coordinator {
     char *directory; /* owned */
     linnet_store *store;
@@ -49,7 +54,7 @@ struct linnet_coordinator {
     pthread_mutex_t lock;                             /* guards everything below */
     linnet_channel_slot channel[LINNET_CHANNEL_KEYS]; /* by number, newest last */
     size_t n_channel;
-    uint64_t bytes_up, bytes_down; /* not yet added to a round's row */
+    linnet_traffic traffic; /* not yet added to a round's row */
     int64_t flushed_ms;
     linnet_error failure; /* not OK: what is on disk is unknown, nothing more is answered */
     linnet_coordinator_log_fn *log;
@@ -367,5 +372,8 @@ linnet_status linnet_object_load_adapter(const linnet_coordinator *coordinator, 
 
 /* Traffic counters, read here and written back into a round's row by whoever writes one. */
 void linnet_traffic_add(linnet_coordinator *coordinator, uint64_t up, uint64_t down);
+/** What is to be added to a round's row, and, once that is stored, that it was. */
+linnet_traffic linnet_traffic_peek(linnet_coordinator *coordinator);
+void linnet_traffic_settle(linnet_coordinator *coordinator, const linnet_traffic *traffic);
 
 #endif

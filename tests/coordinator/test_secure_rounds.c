@@ -120,7 +120,10 @@ static void the_secure_sum_is_the_plain_sum(void **state)
         members_begin(m, COHORT, &s);
         for (uint64_t round = 1; round <= 3; round++) {
             play(&s, m, nobody, NULL, NULL);
-            assert_string_equal(scene_round(&s, round).state, "closed");
+            linnet_round_report closed = scene_round(&s, round);
+            assert_string_equal(closed.state, "closed");
+            assert_true(closed.bytes_up >
+                        COHORT * m[0].d.packed.n_bytes); /* told of the round that it was for */
             for (size_t i = 0; i < COHORT; i++) {
                 assert_int_equal(member_poll(&m[i]), LINNET_ANSWER_OK);
                 assert_int_equal(m[i].d.answer.phase, LINNET_PHASE_CLOSED);
