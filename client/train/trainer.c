@@ -71,11 +71,23 @@ static linnet_status check(const linnet_training *t, const linnet_token_set *set
     return LINNET_OK;
 }
 
+/* What docs/architecture.md says of DoRA, before a step is taken. */
+static linnet_status check_adapter(const linnet_adapter *adapter, linnet_error *err)
+{
+    if (!adapter->magnitudes)
+        return LINNET_OK;
+    return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                       "cannot train an adapter with magnitudes (DoRA); merge it into the F16 or F32 file of "
+                       "its model and train a new adapter on that");
+}
+
 linnet_status linnet_trainer_create(const linnet_training *training, linnet_arena *arena,
                                     const linnet_token_set *set, linnet_adapter *adapter,
                                     linnet_trainer **ret_trainer, linnet_error *err)
 {
     linnet_status status = check(training, set, err);
+    if (status == LINNET_OK)
+        status = check_adapter(adapter, err);
     if (status != LINNET_OK)
         return status;
     size_t n_parameters = adapter->layout->n_parameters;

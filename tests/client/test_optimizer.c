@@ -498,6 +498,25 @@ static void settings_out_of_range_are_refused_by_name(void **state)
     }
 }
 
+static void an_adapter_with_magnitudes_is_refused_before_a_step(void **state)
+{
+    (void)state;
+    linnet_training t = plain_sgd(1);
+    records r;
+    linnet_arena arena = {0};
+    linnet_adapter *adapter = new_adapter(1);
+    linnet_trainer *trainer = NULL;
+    linnet_error err = {0};
+    adapter->magnitudes = calloc(2, sizeof(float));
+    assert_non_null(adapter->magnitudes);
+    assert_int_equal(
+        linnet_trainer_create(&t, &arena, &make_records(&r, 1, NULL)->set, adapter, &trainer, &err),
+        LINNET_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "merge it"));
+    assert_null(trainer);
+    linnet_adapter_destroy(adapter);
+}
+
 static void evaluation_sums_over_all_records(void **state)
 {
     (void)state;
@@ -529,6 +548,7 @@ int main(void)
         cmocka_unit_test(a_checkpoint_of_something_else_is_refused),
         cmocka_unit_test(a_damaged_checkpoint_is_refused_and_changes_nothing),
         cmocka_unit_test(settings_out_of_range_are_refused_by_name),
+        cmocka_unit_test(an_adapter_with_magnitudes_is_refused_before_a_step),
         cmocka_unit_test(evaluation_sums_over_all_records),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -60,7 +60,8 @@ typedef struct linnet_train_step {
 
 typedef struct linnet_trainer linnet_trainer;
 /** adapter is trained in place (borrowed); set and arena are borrowed. ARG for bad settings, and for an empty
- * set, which only a private training takes: its steps are noise. */
+ * set, which only a private training takes: its steps are noise. UNSUPPORTED for an adapter with magnitudes.
+ */
 linnet_status linnet_trainer_create(const linnet_training *training, linnet_arena *arena,
                                     const linnet_token_set *set, linnet_adapter *adapter,
                                     linnet_trainer **ret_trainer, linnet_error *err) LINNET_NODISCARD;
