@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* LoRA dropout (Hu et al. 2021, table 11; PEFT's lora_dropout): the side path sees its input with some
+/* LoRA dropout (Hu et al. 2021, appendix D; PEFT's lora_dropout): the side path sees its input with some
  * elements dropped and the others scaled up to the same mean (inverted dropout), the frozen path sees all of
  * it.
  *
@@ -19,7 +19,8 @@ enum {
     TILE_COLUMNS = 128,
     GRAIN_TOKENS = 16,
     GRAIN_COLUMNS = 32, /* a multiple of a word's columns */
-    WORD_COLUMNS = 4
+    WORD_COLUMNS = 4,
+    FACTOR_WORK = 8 /* multiply-adds that a factor costs as much as */
 };
 _Static_assert(TILE_TOKENS *TILE_COLUMNS <= LINNET_TILE_FLOATS, "a tile fits a thread's scratch");
 
@@ -172,8 +173,8 @@ void linnet_dropout_forward(const linnet_product *product, const linnet_dropout_
                             float *h)
 {
     dropout_work work = {product, dropout_mask, x, a, NULL, n_tokens, columns, rank, h};
-    linnet_thread_pool_run(linnet_product_pool(product, n_tokens, columns, rank), n_tokens, GRAIN_TOKENS,
-                           forward_tokens, &work);
+    linnet_thread_pool_run(linnet_product_pool(product, n_tokens, columns, rank + FACTOR_WORK), n_tokens,
+                           GRAIN_TOKENS, forward_tokens, &work);
 }
 
 void linnet_dropout_backward_a(const linnet_product *product, const linnet_dropout_mask *dropout_mask,
@@ -181,8 +182,8 @@ void linnet_dropout_backward_a(const linnet_product *product, const linnet_dropo
                                float *d_a)
 {
     dropout_work work = {product, dropout_mask, x, NULL, u, n_tokens, columns, rank, d_a};
-    linnet_thread_pool_run(linnet_product_pool(product, n_tokens, columns, rank), columns, GRAIN_COLUMNS,
-                           backward_a_columns, &work);
+    linnet_thread_pool_run(linnet_product_pool(product, n_tokens, columns, rank + FACTOR_WORK), columns,
+                           GRAIN_COLUMNS, backward_a_columns, &work);
 }
 
 void linnet_dropout_backward_x(const linnet_product *product, const linnet_dropout_mask *dropout_mask,
@@ -190,6 +191,6 @@ void linnet_dropout_backward_x(const linnet_product *product, const linnet_dropo
                                float *d_x)
 {
     dropout_work work = {product, dropout_mask, NULL, a, u, n_tokens, columns, rank, d_x};
-    linnet_thread_pool_run(linnet_product_pool(product, n_tokens, columns, rank), n_tokens, GRAIN_TOKENS,
-                           backward_x_tokens, &work);
+    linnet_thread_pool_run(linnet_product_pool(product, n_tokens, columns, rank + FACTOR_WORK), n_tokens,
+                           GRAIN_TOKENS, backward_x_tokens, &work);
 }
