@@ -72,7 +72,7 @@ static linnet_status bind_entry(linnet_lora_table *table, const linnet_model *mo
                                 .scale = (float)linnet_layout_scale(adapter->layout, entry),
                                 .a_offset = entry->a_offset,
                                 .b_offset = entry->b_offset + at * entry->rank,
-                                .matrix = (uint64_t)entry->layer * LINNET_LINEARS + (uint64_t)first,
+                                .matrix = (uint64_t)(lora - table->entries),
                                 .gains = gains ? gains + at : NULL};
     }
     return LINNET_OK;

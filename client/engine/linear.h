@@ -17,7 +17,7 @@ typedef struct linnet_lora {
     const float *gains;        /* of rows, the base's included (DoRA); NULL: none */
     size_t h_column;           /* sum of the ranks before it in its layer: where its h begins */
     size_t a_offset, b_offset; /* of the factors in the adapter's data and in gradients */
-    uint64_t matrix;           /* number of the adapted matrix, the same for the linears that it holds */
+    uint64_t matrix; /* place in the table of the first of the linears that the adapted matrix holds */
     linnet_dropout_mask dropout_mask;
 } linnet_lora;
 
