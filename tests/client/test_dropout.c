@@ -298,7 +298,7 @@ static void set_up(fixture *f, linnet_thread_pool *pool)
     assert_ok(linnet_arena_create(f->model, pool, 0, true, &f->arena, &err), &err);
     tiny_ids(f->tiny, 1, f->ids, N_IDS);
     memset(f->counted, 1, N_IDS);
-    f->sequence = (linnet_sequence){f->ids, f->counted, N_IDS};
+    f->sequence = (linnet_sequence){.ids = f->ids, .counted = f->counted, .n_ids = N_IDS};
 }
 
 static void tear_down(fixture *f)
