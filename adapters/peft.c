@@ -451,13 +451,13 @@ static json_t *pattern_object(const linnet_layout *layout, const linnet_architec
     return object;
 }
 
+/* lora_dropout is a setting for whoever trains on, not a property of the factors, which may be sums of many
+ * trainings: it is 0, whatever was dropped in making them. */
 static linnet_status save_config(const linnet_layout *layout, const linnet_architecture *architecture,
                                  const char *directory, const char *base_model_name, linnet_error *err)
 {
     linnet_status status = LINNET_OK;
     char *path = linnet_path_join(directory, CONFIG_FILE), *text = NULL;
-    /* lora_dropout is a setting for whoever trains on, not a property of the factors, which may be sums of
-     * many trainings: none, whatever was dropped in making them. */
     json_t *config = json_pack(
         "{s:s, s:s, s:i, s:f, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:b, s:s, s:n, s:n, s:o, s:o}", "peft_type",
         "LORA", "task_type", "CAUSAL_LM", "r", (int)layout->entries[0].rank, "lora_alpha",
