@@ -451,6 +451,8 @@ static json_t *pattern_object(const linnet_layout *layout, const linnet_architec
     return object;
 }
 
+/* lora_dropout is a setting for whoever trains on, not a property of the factors, which may be sums of many
+ * trainings: it is 0, whatever was dropped in making them. */
 static linnet_status save_config(const linnet_layout *layout, const linnet_architecture *architecture,
                                  const char *directory, const char *base_model_name, linnet_error *err)
 {

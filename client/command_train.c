@@ -20,7 +20,7 @@
 typedef struct train_options {
     const char *model, *adapter, *data, *out, *targets, *eval;
     uint64_t rank, n_steps, batch, context, seed, warmup, checkpoint_every;
-    double alpha, learning_rate, learning_rate_a, epochs, clip_norm, weight_decay;
+    double alpha, learning_rate, learning_rate_a, epochs, clip_norm, weight_decay, dropout;
     double privacy_probability, privacy_noise, privacy_clip, privacy_delta;
     uint64_t privacy_units;
     int optimizer, schedule; /* index into the choices, as the enums */
@@ -130,6 +130,7 @@ static linnet_status make_trainer(train_run *r, linnet_error *err)
     t.learning_rate_a = o->learning_rate_a;
     t.weight_decay = o->weight_decay;
     t.clip_norm = o->clip_norm;
+    t.dropout = o->dropout;
     t.batch_records = (uint32_t)o->batch;
     t.warmup_steps = (uint32_t)o->warmup;
     t.shuffle = o->shuffle;
@@ -448,11 +449,13 @@ static int command_train(linnet_cli *cli, int argc, char **argv)
                      "tokens of a record at most; 0: 256 or the model's context"),
         CLIENT_CHOICE("optimizer", &o.optimizer, "adamw|sgd", "the update rule"),
         CLIENT_TEXT("eval", &o.eval, "FILE", "records to score before and after"),
-        CLIENT_COUNT("seed", &o.seed, 0, 0, "of the adapter's start and the data's order"),
+        CLIENT_COUNT("seed", &o.seed, 0, 0, "of the adapter's start, the data's order and dropout"),
         CLIENT_FLAG("resume", &o.resume, "go on from the checkpoint in --out"),
         CLIENT_COUNT("warmup", &o.warmup, 0, STEPS_MAX, "steps until the full rate; 0: off"),
         CLIENT_NUMBER("clip-norm", &o.clip_norm, 0, 1e30, "longest gradient; 0: off"),
         CLIENT_NUMBER("weight-decay", &o.weight_decay, 0, 1000, "0: off"),
+        CLIENT_NUMBER("dropout", &o.dropout, 0, 0.999,
+                      "share that side paths do not see of their inputs; 0: off"),
         CLIENT_CHOICE("schedule", &o.schedule, "constant|cosine", "of the rate; cosine: down to a fiftieth"),
         CLIENT_SWITCH("shuffle", &o.shuffle, "records in a new order in each pass"),
         CLIENT_SWITCH("end-token", &o.end_token, "texts and answers end with end-of-text, which counts"),

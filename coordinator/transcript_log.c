@@ -7,6 +7,7 @@
 
 #include "linnet/audit.h"
 #include "privacy_ledger.h"
+#include "rows.h"
 
 #define OBJECT_ROSTER 2
 #define OBJECT_SHARERS 4
@@ -146,15 +147,16 @@ linnet_status linnet_transcript_read(linnet_coordinator *c, linnet_transcript_us
         .log = {.coordinator = *linnet_identity_public_key(c->identity), .authority = c->authority_key}};
     linnet_buffer plan = {0}, layout = {0};
     memcpy(job.log.task, c->task, sizeof(job.log.task));
-    linnet_status status = linnet_plan_write(&c->plan, &plan, err);
-    if (status == LINNET_OK)
-        status = linnet_layout_write(c->layout, &layout, err);
-    job.log.plan = (linnet_span){plan.bytes, plan.n_bytes};
-    job.log.layout = (linnet_span){layout.bytes, layout.n_bytes};
+    linnet_status status = linnet_layout_write(c->layout, &layout, err);
     if (status == LINNET_OK)
         status = linnet_store_read_begin(c->store, &job.txn, err);
     if (status == LINNET_OK) {
-        status = log_fill(c, &job, err);
+        /* the text that releases sign the hash of: written anew it has keys that came later */
+        status = linnet_config_get(job.txn, "plan", &plan, err);
+        job.log.plan = (linnet_span){plan.bytes, plan.n_bytes};
+        job.log.layout = (linnet_span){layout.bytes, layout.n_bytes};
+        if (status == LINNET_OK)
+            status = log_fill(c, &job, err);
         if (status == LINNET_OK)
             status = fn(context, job.txn, &job.log, err);
         linnet_store_read_end(job.txn);

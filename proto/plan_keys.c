@@ -61,6 +61,8 @@ static const linnet_plan_key_info keys[] = {
      "decoupled weight decay; 0: off"},
     {KEY("training", "prox_mu"), LINNET_PLAN_NUMBER, AT(prox_mu), 0, 100, NULL, "",
      "FedProx: pull towards the release; 0: off"},
+    {KEY("training", "dropout"), LINNET_PLAN_NUMBER, AT(dropout), 0, 0.999, NULL, "fraction",
+     "LoRA dropout: share that the adapter's side paths do not see of their inputs; 0: off"},
     {KEY("training", "end_token"), LINNET_PLAN_SWITCH, AT(end_token), 0, 0, NULL, "",
      "texts and completions end with end-of-text, which counts"},
     {KEY("training", "held_out"), LINNET_PLAN_NUMBER, AT(held_out), 0, 0.5, NULL, "fraction",

@@ -134,6 +134,7 @@ static linnet_training baseline_training(const linnet_plan *plan, uint32_t n_ste
     training.learning_rate_a = rate / 4;
     training.weight_decay = plan->weight_decay;
     training.clip_norm = plan->clip_norm;
+    training.dropout = plan->dropout;
     training.n_steps = n_steps;
     training.batch_records = plan->batch_records;
     training.warmup_steps = plan->warmup_steps;

@@ -138,6 +138,7 @@ static linnet_training settings(const linnet_device *device)
     t.weight_decay = plan->weight_decay;
     t.clip_norm = plan->clip_norm;
     t.prox_mu = plan->prox_mu;
+    t.dropout = plan->dropout;
     t.n_steps = plan->local_steps;
     t.batch_records = plan->batch_records;
     t.warmup_steps = plan->warmup_steps;

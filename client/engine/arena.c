@@ -409,9 +409,9 @@ linnet_status linnet_arena_score(linnet_arena *arena, const linnet_adapter *adap
 }
 
 linnet_status linnet_arena_gradient(linnet_arena *arena, const linnet_adapter *adapter,
-                                    linnet_factors factors, const linnet_sequence *sequence, double scale,
-                                    float *gradient, double *ret_loss_sum, size_t *ret_n_counted,
-                                    linnet_error *err)
+                                    linnet_factors factors, const linnet_dropout *dropout,
+                                    const linnet_sequence *sequence, double scale, float *gradient,
+                                    double *ret_loss_sum, size_t *ret_n_counted, linnet_error *err)
 {
     size_t n_counted = 0, n_tokens = 0;
     double sum = 0;
@@ -424,6 +424,7 @@ linnet_status linnet_arena_gradient(linnet_arena *arena, const linnet_adapter *a
         status = prepare_adapter(arena, adapter, err);
     if (status != LINNET_OK)
         return status;
+    linnet_lora_drop(&arena->lora, arena->model, dropout);
     if (n_counted > 0) {
         run_forward(arena, sequence->ids, n_tokens, n_counted);
         linnet_loss_run(&arena->loss, arena->block.normed, targets_of(arena), n_counted, (float)scale,

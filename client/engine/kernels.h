@@ -79,6 +79,10 @@ typedef struct linnet_product {
     float *scratch; /* owned by whoever made it: n_threads x scratch_stride floats */
     size_t scratch_stride;
 } linnet_product;
+/** Floats of the largest tile that a product makes in a thread's scratch. */
+enum { LINNET_TILE_FLOATS = 96 * 128 };
+/** The pool, or NULL where a b c multiply-adds (which may be beyond SIZE_MAX) are too few for it. */
+linnet_thread_pool *linnet_product_pool(const linnet_product *product, size_t a, size_t b, size_t c);
 /** Floats of scratch a thread needs for matrices of up to these columns. */
 size_t linnet_product_scratch(size_t columns_max);
 

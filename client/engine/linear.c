@@ -72,6 +72,7 @@ static linnet_status bind_entry(linnet_lora_table *table, const linnet_model *mo
                                 .scale = (float)linnet_layout_scale(adapter->layout, entry),
                                 .a_offset = entry->a_offset,
                                 .b_offset = entry->b_offset + at * entry->rank,
+                                .matrix = (uint64_t)(lora - table->entries),
                                 .gains = gains ? gains + at : NULL};
     }
     return LINNET_OK;
@@ -101,10 +102,23 @@ linnet_status linnet_lora_bind(linnet_lora_table *table, const linnet_model *mod
     return LINNET_OK;
 }
 
+void linnet_lora_drop(linnet_lora_table *table, const linnet_model *model, const linnet_dropout *dropout)
+{
+    for (size_t i = 0; i < (size_t)model->shape.n_layers * LINNET_LINEARS; i++)
+        table->entries[i].dropout_mask = linnet_dropout_mask_of(dropout, table->entries[i].matrix);
+}
+
+static bool drops(const linnet_lora *lora)
+{
+    return lora->rank > 0 && lora->dropout_mask.threshold > 0;
+}
+
 void linnet_lora_forward_h(const linnet_product *product, const linnet_matrix *w, const linnet_lora *lora,
                            const float *x, size_t n_tokens, float *h)
 {
-    if (n_tokens == 1)
+    if (drops(lora))
+        linnet_dropout_forward(product, &lora->dropout_mask, x, n_tokens, w->columns, lora->a, lora->rank, h);
+    else if (n_tokens == 1)
         for (size_t r = 0; r < lora->rank; r++)
             h[r] = product->kernels->dot_f32(lora->a + r * w->columns, x, w->columns);
     else if (lora->rank > 0)
@@ -140,7 +154,9 @@ void linnet_lora_backward_factors(const linnet_product *product, const linnet_ma
                             h, lora->rank, d_b, lora->rank, true);
     linnet_product_gemm(product, LINNET_GEMM_NN, n_tokens, lora->rank, w->rows, lora->scale, d_y, w->rows,
                         lora->b, lora->rank, h, lora->rank, false);
-    if (d_a)
+    if (d_a && drops(lora))
+        linnet_dropout_backward_a(product, &lora->dropout_mask, x, n_tokens, w->columns, h, lora->rank, d_a);
+    else if (d_a)
         linnet_product_gemm(product, LINNET_GEMM_TN, lora->rank, w->columns, n_tokens, 1.0f, h, lora->rank, x,
                             w->columns, d_a, w->columns, true);
 }
@@ -149,7 +165,10 @@ void linnet_linear_backward(const linnet_product *product, const linnet_matrix *
                             const float *d_y, const float *u, size_t n_tokens, float *d_x)
 {
     linnet_product_backward(product, w, d_y, n_tokens, d_x);
-    if (lora->rank > 0)
+    if (drops(lora))
+        linnet_dropout_backward_x(product, &lora->dropout_mask, u, n_tokens, w->columns, lora->a, lora->rank,
+                                  d_x);
+    else if (lora->rank > 0)
         linnet_product_gemm(product, LINNET_GEMM_NN, n_tokens, w->columns, lora->rank, 1.0f, u, lora->rank,
                             lora->a, w->columns, d_x, w->columns, true);
 }

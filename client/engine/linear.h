@@ -6,6 +6,7 @@
  * (Hu et al. 2021, section 4.1). h = A x is what the backward pass needs of the forward one, besides x for
  * d_A. */
 
+#include "dropout.h"
 #include "weights.h"
 
 /** The side path of one linear; rank 0: there is none. */
@@ -16,6 +17,8 @@ typedef struct linnet_lora {
     const float *gains;        /* of rows, the base's included (DoRA); NULL: none */
     size_t h_column;           /* sum of the ranks before it in its layer: where its h begins */
     size_t a_offset, b_offset; /* of the factors in the adapter's data and in gradients */
+    uint64_t matrix; /* place in the table of the first of the linears that the adapted matrix holds */
+    linnet_dropout_mask dropout_mask;
 } linnet_lora;
 
 /** The side paths of a model, [layer][linear]. An adapter of a matrix that holds several linears gives each
@@ -38,6 +41,11 @@ void linnet_lora_unbind(linnet_lora_table *table, const linnet_model *model);
  * another model's. */
 linnet_status linnet_lora_bind(linnet_lora_table *table, const linnet_model *model,
                                const linnet_adapter *adapter, linnet_error *err) LINNET_NODISCARD;
+
+/** What the side paths drop of their inputs until the next bind (NULL: nothing, as after each bind). */
+void linnet_lora_drop(linnet_lora_table *table, const linnet_model *model, const linnet_dropout *dropout);
+
+/* In what follows the side path's x is the one that dropout leaves. */
 
 /** h (n, rank) = x A^T; nothing without a side path. */
 void linnet_lora_forward_h(const linnet_product *product, const linnet_matrix *w, const linnet_lora *lora,

@@ -28,8 +28,6 @@ static tiling tiling_of(uint32_t type)
     return elements <= GRAIN ? (tiling){32, 128, 96, 128, GRAIN} : (tiling){16, 256, 256, 48, 256};
 }
 
-enum { TILE_FLOATS = 96 * 128 }; /* the largest of the tiles above */
-
 static size_t smaller(size_t a, size_t b)
 {
     return a < b ? a : b;
@@ -38,11 +36,10 @@ static size_t smaller(size_t a, size_t b)
 size_t linnet_product_scratch(size_t columns_max)
 {
     (void)columns_max; /* wide rows go piece by piece */
-    return TILE_FLOATS;
+    return LINNET_TILE_FLOATS;
 }
 
-/* The pool, or NULL where the work is too little for it: 0 < a b c, which may be beyond SIZE_MAX. */
-static linnet_thread_pool *pool_for(const linnet_product *product, size_t a, size_t b, size_t c)
+linnet_thread_pool *linnet_product_pool(const linnet_product *product, size_t a, size_t b, size_t c)
 {
     return (double)a * (double)b * (double)c < MIN_PARALLEL_WORK ? NULL : product->pool;
 }
@@ -109,7 +106,7 @@ void linnet_product_forward(const linnet_product *product, const linnet_matrix *
 {
     product_work work = {product, w, x, n_tokens, y};
     if (n_tokens > 0)
-        linnet_thread_pool_run(pool_for(product, w->rows, w->columns, n_tokens), w->rows, GRAIN,
+        linnet_thread_pool_run(linnet_product_pool(product, w->rows, w->columns, n_tokens), w->rows, GRAIN,
                                n_tokens <= DOT_TOKENS ? forward_few : forward_many, &work);
 }
 
@@ -139,7 +136,7 @@ void linnet_product_backward(const linnet_product *product, const linnet_matrix 
 {
     product_work work = {product, w, d_y, n_tokens, d_x};
     if (n_tokens > 0)
-        linnet_thread_pool_run(pool_for(product, w->rows, w->columns, n_tokens), w->columns,
+        linnet_thread_pool_run(linnet_product_pool(product, w->rows, w->columns, n_tokens), w->columns,
                                tiling_of(w->type).backward_grain, backward_columns, &work);
 }
 
@@ -194,7 +191,7 @@ void linnet_product_gemm(const linnet_product *product, linnet_gemm_kind kind, s
                          float alpha, const float *a, size_t lda, const float *b, size_t ldb, float *c,
                          size_t ldc, bool accumulate)
 {
-    linnet_thread_pool *pool = pool_for(product, m, n, k);
+    linnet_thread_pool *pool = linnet_product_pool(product, m, n, k);
     gemm_work work = {product->kernels,
                       kind,
                       n / GRAIN >= linnet_thread_pool_size(pool),

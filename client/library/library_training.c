@@ -79,6 +79,7 @@ static linnet_status make_trainer(lin_training *t, const lin_training_options *o
     settings.learning_rate = o->learning_rate == 0 ? settings.learning_rate : o->learning_rate;
     settings.learning_rate_a = o->learning_rate_a;
     settings.weight_decay = o->weight_decay;
+    settings.dropout = o->dropout;
     settings.clip_norm = o->clip_norm == 0 ? settings.clip_norm : o->clip_norm < 0 ? 0 : o->clip_norm;
     settings.batch_records = o->batch_texts == 0 ? settings.batch_records : o->batch_texts;
     if (o->warmup_steps != 0)

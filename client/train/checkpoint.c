@@ -6,7 +6,8 @@
  *   adapter f32[n_parameters], moments f32[2 n_active] (AdamW), start f32[n_parameters] (with prox_mu),
  *   H(OBJECT) of all before 32.
  *
- * With record-level privacy its numbers are part of the settings, and the units part of the data. The order
+ * Dropout and, with record-level privacy, its numbers are part of the settings where they are on, so that
+ * checkpoints of trainings without them are what they were; units are part of the data then. The order
  * of the data follows from the seed and the steps taken. The number of steps is a setting only
  * where the schedule depends on it, so that a run with a constant rate can be made longer. */
 #include "trainer_state.h"
@@ -36,6 +37,8 @@ static linnet_status settings_hash(const linnet_training *t, linnet_hash *ret_ha
     linnet_buffer_append_le32(&b, t->batch_records);
     linnet_buffer_append_le32(&b, t->warmup_steps);
     linnet_buffer_append_le64(&b, t->seed);
+    if (t->dropout > 0)
+        append_f64(&b, t->dropout);
     if (linnet_training_is_private(t)) {
         append_f64(&b, t->privacy.probability);
         append_f64(&b, t->privacy.clip_norm);
@@ -49,23 +52,28 @@ static linnet_status settings_hash(const linnet_training *t, linnet_hash *ret_ha
     return failed ? linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a checkpoint") : LINNET_OK;
 }
 
+void linnet_tokens_hash(const linnet_tokens *record, linnet_hasher *hasher)
+{
+    uint8_t n[8], token[5];
+    linnet_store_le64(n, record->n_ids);
+    linnet_hasher_update(hasher, n, sizeof(n));
+    for (size_t i = 0; i < record->n_ids; i++) {
+        linnet_store_le32(token, (uint32_t)record->ids[i]);
+        token[4] = record->counted[i];
+        linnet_hasher_update(hasher, token, sizeof(token));
+    }
+}
+
 static linnet_hash data_hash(const linnet_token_set *set, bool is_private)
 {
     linnet_hasher hasher;
     linnet_hasher_init(&hasher, LINNET_LABEL_OBJECT);
     for (size_t i = 0; i < set->n_items; i++) {
-        const linnet_tokens *item = &set->items[i];
-        uint8_t n[8], token[5];
-        linnet_store_le64(n, item->n_ids);
-        linnet_hasher_update(&hasher, n, sizeof(n));
-        for (size_t j = 0; j < item->n_ids; j++) {
-            linnet_store_le32(token, (uint32_t)item->ids[j]);
-            token[4] = item->counted[j];
-            linnet_hasher_update(&hasher, token, sizeof(token));
-        }
+        linnet_tokens_hash(&set->items[i], &hasher);
         if (is_private) {
-            linnet_store_le64(n, set->units[i]);
-            linnet_hasher_update(&hasher, n, sizeof(n));
+            uint8_t unit[8];
+            linnet_store_le64(unit, set->units[i]);
+            linnet_hasher_update(&hasher, unit, sizeof(unit));
         }
     }
     return linnet_hasher_final(&hasher);

@@ -5,6 +5,11 @@
  * public number (Abadi et al. 2016, algorithm 1, with the unit in the place of the example). A mean over a
  * batch is never clipped, and neither the drawn nor the true number of units divides anything.
  *
+ * Dropout inside is no matter of privacy, as long as what one unit drops depends on no other: a clipped
+ * function of the unit, the weights and public numbers is all that the sum's sensitivity asks for. So masks
+ * are keyed by the seed, the step and the record's own ids, and never by its place, which is another where a
+ * unit before it is missing: the sum would then move by more than one clip norm.
+ *
  * A unit whose loss or gradient is not finite counts as the zero vector, in silence: an error would tell of
  * one unit's data. What fails otherwise (memory, an adapter of another model) fails for any data. The time of
  * a step grows with the units drawn, so it is not to leave the device either. */
@@ -111,16 +116,29 @@ static void scatter(const linnet_optimizer_state *active, const float *vector, f
     }
 }
 
+/* What tells records apart wherever they stand. */
+static uint64_t record_key(const linnet_tokens *record)
+{
+    linnet_hasher hasher;
+    linnet_hasher_init(&hasher, LINNET_LABEL_OBJECT);
+    linnet_tokens_hash(record, &hasher);
+    linnet_hash hash = linnet_hasher_final(&hasher);
+    return linnet_load_le64(hash.bytes);
+}
+
 /* The gradient of one record's part in its unit's mean loss, added to the trainer's; ret_loss is the loss
  * sum, NaN where it is not finite. */
-static linnet_status add_record(linnet_trainer *t, const linnet_tokens *record, size_t n_counted,
-                                double *ret_loss, linnet_error *err)
+static linnet_status add_record(linnet_trainer *t, const linnet_tokens *record, uint32_t step,
+                                size_t n_counted, double *ret_loss, linnet_error *err)
 {
     linnet_sequence sequence = linnet_tokens_sequence(record);
+    linnet_dropout dropout =
+        linnet_training_dropout(&t->training, step, t->training.dropout > 0 ? record_key(record) : 0);
     linnet_error why = {0};
     size_t n = 0;
-    linnet_status status = linnet_arena_gradient(t->arena, t->adapter, t->training.factors, &sequence,
-                                                 1.0 / (double)n_counted, t->gradient, ret_loss, &n, &why);
+    linnet_status status =
+        linnet_arena_gradient(t->arena, t->adapter, t->training.factors, &dropout, &sequence,
+                              1.0 / (double)n_counted, t->gradient, ret_loss, &n, &why);
     if (status == LINNET_ERR_RANGE) {
         *ret_loss = NAN;
         return LINNET_OK;
@@ -142,7 +160,8 @@ static linnet_status add_unit(linnet_trainer *t, size_t unit, double *loss_sum, 
     linnet_gradient_zero(&t->optimizer, t->gradient);
     for (size_t i = step->first[unit]; i < step->first[unit + 1]; i++) {
         double part = 0;
-        linnet_status status = add_record(t, &t->set->items[step->items[i]], n_counted, &part, err);
+        linnet_status status =
+            add_record(t, &t->set->items[step->items[i]], result->step, n_counted, &part, err);
         if (status != LINNET_OK)
             return status;
         loss += part;

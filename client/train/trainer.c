@@ -52,6 +52,7 @@ static linnet_status check(const linnet_training *t, const linnet_token_set *set
         {"weight decay: 0 to 1000", is_in(t->weight_decay, 0, 1000)},
         {"clip norm: 0 (off) or a positive number", is_in(t->clip_norm, 0, HUGE_VAL)},
         {"prox mu: 0 (off) to 1000", is_in(t->prox_mu, 0, 1000)},
+        {"dropout: 0 (off) to below 1", is_in(t->dropout, 0, 1) && t->dropout < 1},
         {"steps: at least 1", t->n_steps > 0},
         {"batch: at least 1 record", t->batch_records > 0},
         {"factors: A, B or both", t->factors >= LINNET_FACTOR_A && t->factors <= LINNET_FACTORS_BOTH},
@@ -70,11 +71,23 @@ static linnet_status check(const linnet_training *t, const linnet_token_set *set
     return LINNET_OK;
 }
 
+/* What docs/architecture.md says of DoRA, before a step is taken. */
+static linnet_status check_adapter(const linnet_adapter *adapter, linnet_error *err)
+{
+    if (!adapter->magnitudes)
+        return LINNET_OK;
+    return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                       "cannot train an adapter with magnitudes (DoRA); merge it into the F16 or F32 file of "
+                       "its model and train a new adapter on that");
+}
+
 linnet_status linnet_trainer_create(const linnet_training *training, linnet_arena *arena,
                                     const linnet_token_set *set, linnet_adapter *adapter,
                                     linnet_trainer **ret_trainer, linnet_error *err)
 {
     linnet_status status = check(training, set, err);
+    if (status == LINNET_OK)
+        status = check_adapter(adapter, err);
     if (status != LINNET_OK)
         return status;
     size_t n_parameters = adapter->layout->n_parameters;
@@ -157,10 +170,11 @@ static linnet_status batch_gradient(linnet_trainer *t, linnet_train_step *result
     linnet_gradient_zero(&t->optimizer, t->gradient);
     for (uint32_t i = 0; i < t->training.batch_records; i++) {
         linnet_sequence sequence = linnet_tokens_sequence(record_at(t, first + i));
+        linnet_dropout dropout = linnet_training_dropout(&t->training, result->step, i);
         double loss = 0;
         size_t n_counted = 0;
         linnet_status status =
-            linnet_arena_gradient(t->arena, t->adapter, t->training.factors, &sequence,
+            linnet_arena_gradient(t->arena, t->adapter, t->training.factors, &dropout, &sequence,
                                   1.0 / (double)result->counted, t->gradient, &loss, &n_counted, err);
         if (status != LINNET_OK)
             return status;

@@ -26,4 +26,15 @@ static inline bool linnet_training_is_private(const linnet_training *training)
     return !(training->privacy.probability == 0);
 }
 
+/** What a step drops of a record: masks of their own for each step and record. */
+static inline linnet_dropout linnet_training_dropout(const linnet_training *training, uint32_t step,
+                                                     uint64_t record)
+{
+    return (linnet_dropout){
+        .share = training->dropout, .seed = training->seed, .step = step, .record = record};
+}
+
+/** A record's ids, and which of them count, into a hash. */
+void linnet_tokens_hash(const linnet_tokens *record, linnet_hasher *hasher);
+
 #endif

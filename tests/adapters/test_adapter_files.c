@@ -402,6 +402,8 @@ static void configurations_are_honoured_or_refused_by_name(void **state)
          "\"init_lora_weights\":\"gaussian\",\"task_type\":\"CAUSAL_LM\",\"revision\":null,\"future\":"
          "\"key\"}",
          LINNET_OK, "", 8},
+        {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8,\"lora_dropout\":0.05,\"inference_mode\":false}",
+         LINNET_OK, "", 8},
         {"{\"peft_type\":\"IA3\",\"r\":4,\"lora_alpha\":8}", LINNET_ERR_UNSUPPORTED, "peft_type", 0},
         {"{\"r\":4,\"lora_alpha\":8}", LINNET_ERR_UNSUPPORTED, "peft_type", 0},
         {"{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8,\"use_dora\":true}", LINNET_ERR_FORMAT,

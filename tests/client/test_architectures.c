@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every architecture, with its odd features switched on, against transformers and peft in float64
  * (tests/vectors/architectures.json): logits, losses of every token, gradients of both factors of every
- * matrix. And what needs no reference: gradients against differences of the loss, caches fed piece by piece.
+ * matrix, also with dropout (tests/vectors/dropout.json). And what needs no reference: gradients against
+ * differences of the loss, caches fed piece by piece.
  */
 #include "vector_model.h"
 
 #define TOLERANCE 1e-4 /* relative, in float32 */
 
-static json_t *vectors;
+static json_t *vectors, *dropout_vectors;
 
 static const json_t *case_at(size_t i)
 {
@@ -113,15 +114,15 @@ static double norm_of(const float *x, size_t n)
 }
 
 static float *gradient_of(const vector_model *m, linnet_arena *arena, const linnet_adapter *adapter,
-                          linnet_factors factors)
+                          linnet_factors factors, const linnet_dropout *dropout, double *ret_sum)
 {
     linnet_sequence sequence = sequence_of(m);
     linnet_error err = {0};
-    double sum = 0;
     size_t n_counted = 0;
     float *gradient = calloc(adapter->layout->n_parameters, sizeof(float));
     assert_non_null(gradient);
-    assert_ok(linnet_arena_gradient(arena, adapter, factors, &sequence, 1, gradient, &sum, &n_counted, &err),
+    assert_ok(linnet_arena_gradient(arena, adapter, factors, dropout, &sequence, 1, gradient, ret_sum,
+                                    &n_counted, &err),
               &err);
     return gradient;
 }
@@ -134,71 +135,120 @@ static void check_factor(const vector_model *m, const char *name, const float *g
         check(m, name, first + i, got[first + i], json_number_value(json_array_get(values, i)), norm);
 }
 
+/* Norms and some elements of all gradients; dropout may be NULL. Returns the loss sum. */
+static double check_gradients(const vector_model *m, const linnet_dropout *dropout, const json_t *all)
+{
+    linnet_arena *arena = arena_of(m);
+    linnet_adapter *adapter = vector_adapter(m);
+    const linnet_layout *layout = adapter->layout;
+    double sum = 0;
+    float *gradient = gradient_of(m, arena, adapter, LINNET_FACTORS_BOTH, dropout, &sum);
+    assert_int_equal(json_array_size(all), layout->n_entries);
+    for (size_t i = 0; i < json_array_size(all); i++) {
+        const json_t *wanted = json_array_get(all, i);
+        const char *name = vector_text(wanted, "name");
+        const linnet_layout_entry *entry = linnet_layout_find(layout, name);
+        assert_non_null(entry);
+        size_t n_a = (size_t)entry->rank * entry->columns, n_b = (size_t)entry->rank * entry->rows;
+        const json_t *b = json_object_get(wanted, "b");
+        check_factor(m, name, gradient + entry->a_offset, n_a, json_object_get(wanted, "a"), 0,
+                     vector_number(wanted, "norm_a"));
+        check_factor(m, name, gradient + entry->b_offset, n_b, b, n_b - json_array_size(b),
+                     vector_number(wanted, "norm_b"));
+    }
+    free(gradient);
+    linnet_adapter_destroy(adapter);
+    linnet_arena_destroy(arena);
+    return sum;
+}
+
 static void gradients_are_those_of_peft(void **state)
 {
     (void)state;
     for (size_t c = 0; c < n_cases(); c++) {
         vector_model m = vector_model_open(case_at(c));
-        linnet_arena *arena = arena_of(&m);
-        linnet_adapter *adapter = vector_adapter(&m);
-        const linnet_layout *layout = adapter->layout;
-        const json_t *all = json_object_get(json_object_get(m.object, "lora"), "gradients");
-        float *gradient = gradient_of(&m, arena, adapter, LINNET_FACTORS_BOTH);
-        assert_int_equal(json_array_size(all), layout->n_entries);
-        for (size_t i = 0; i < json_array_size(all); i++) {
-            const json_t *wanted = json_array_get(all, i);
-            const char *name = vector_text(wanted, "name");
-            const linnet_layout_entry *entry = linnet_layout_find(layout, name);
-            assert_non_null(entry);
-            size_t n_a = (size_t)entry->rank * entry->columns, n_b = (size_t)entry->rank * entry->rows;
-            const json_t *b = json_object_get(wanted, "b");
-            check_factor(&m, name, gradient + entry->a_offset, n_a, json_object_get(wanted, "a"), 0,
-                         vector_number(wanted, "norm_a"));
-            check_factor(&m, name, gradient + entry->b_offset, n_b, b, n_b - json_array_size(b),
-                         vector_number(wanted, "norm_b"));
-        }
-        free(gradient);
-        linnet_adapter_destroy(adapter);
-        linnet_arena_destroy(arena);
+        (void)check_gradients(&m, NULL, json_object_get(json_object_get(m.object, "lora"), "gradients"));
         vector_model_close(&m);
     }
 }
 
-/* The loss along a direction, by central differences, is the gradient's product with it; with one factor
- * alone the gradient of that factor is the same. */
+static const json_t *case_named(const char *name)
+{
+    for (size_t c = 0; c < n_cases(); c++)
+        if (strcmp(vector_text(case_at(c), "name"), name) == 0)
+            return case_at(c);
+    fail_msg("no case '%s'", name);
+    return NULL;
+}
+
+/* peft drops what linnet drops: each matrix's input by the same factors, one for q, k and v where a file has
+ * them in one. */
+static void losses_and_gradients_with_dropout_are_those_of_peft(void **state)
+{
+    (void)state;
+    const json_t *all = json_object_get(dropout_vectors, "cases");
+    assert_true(json_array_size(all) >= 14);
+    for (size_t c = 0; c < json_array_size(all); c++) {
+        const json_t *wanted = json_array_get(all, c);
+        vector_model m = vector_model_open(case_named(vector_text(wanted, "name")));
+        linnet_dropout dropout = {.share = vector_number(wanted, "share"),
+                                  .seed = vector_integer(dropout_vectors, "seed"),
+                                  .step = vector_integer(dropout_vectors, "step"),
+                                  .record = vector_integer(dropout_vectors, "record")};
+        double want = vector_number(wanted, "loss");
+        double got = check_gradients(&m, &dropout, json_object_get(wanted, "gradients"));
+        check(&m, "loss with dropout", c, got, want, want);
+        vector_model_close(&m);
+    }
+}
+
+/* The loss along a direction, by central differences, is the gradient's product with it, with what is dropped
+ * held fixed; with one factor alone the gradient of that factor is the same. factors: which the direction is
+ * of. */
+static void check_slope(const vector_model *m, linnet_arena *arena, const linnet_dropout *dropout,
+                        linnet_factors factors)
+{
+    linnet_adapter *adapter = vector_adapter(m), *moved = NULL;
+    linnet_error err = {0};
+    size_t n = adapter->layout->n_parameters;
+    double sum, step = 1e-4, ends[2];
+    float *both = gradient_of(m, arena, adapter, LINNET_FACTORS_BOTH, dropout, &sum);
+    float *gradient = gradient_of(m, arena, adapter, factors, dropout, &sum);
+    double norm = norm_of(gradient, n);
+    assert_true(norm > 1e-3);
+    for (size_t e = 0; e < adapter->layout->n_entries; e++) {
+        const linnet_layout_entry *entry = &adapter->layout->entries[e];
+        size_t offset = factors == LINNET_FACTOR_A ? entry->a_offset : entry->b_offset;
+        size_t n_factor = (size_t)entry->rank * (factors == LINNET_FACTOR_A ? entry->columns : entry->rows);
+        assert_memory_equal(gradient + offset, both + offset, n_factor * sizeof(float));
+    }
+    assert_ok(linnet_adapter_copy(adapter, &moved, &err), &err);
+    for (int side = 0; side < 2; side++) {
+        for (size_t i = 0; i < n; i++)
+            moved->data[i] = (float)(adapter->data[i] + (side ? step : -step) * gradient[i] / norm);
+        free(gradient_of(m, arena, moved, LINNET_FACTOR_B, dropout, &ends[side]));
+    }
+    double slope = (ends[1] - ends[0]) / (2 * step);
+    if (!(fabs(slope - norm) <= 2e-3 * norm))
+        fail_msg("%s, factors %d: the loss rises by %.6g, its gradient says %.6g",
+                 vector_text(m->object, "name"), (int)factors, slope, norm);
+    free(gradient);
+    free(both);
+    linnet_adapter_destroy(moved);
+    linnet_adapter_destroy(adapter);
+}
+
 static void gradients_are_slopes_of_the_loss(void **state)
 {
     (void)state;
+    const linnet_dropout some = {.share = 0.3, .seed = 5, .step = 2};
+    const linnet_dropout *const dropouts[] = {NULL, &some};
     for (size_t c = 0; c < n_cases(); c++) {
         vector_model m = vector_model_open(case_at(c));
         linnet_arena *arena = arena_of(&m);
-        linnet_adapter *adapter = vector_adapter(&m), *moved = NULL;
-        linnet_sequence sequence = sequence_of(&m);
-        linnet_error err = {0};
-        size_t n = adapter->layout->n_parameters, n_counted;
-        float *gradient = gradient_of(&m, arena, adapter, LINNET_FACTORS_BOTH);
-        float *only_b = gradient_of(&m, arena, adapter, LINNET_FACTOR_B);
-        double norm = norm_of(gradient, n), step = 1e-4, ends[2];
-        assert_true(norm > 1e-3);
-        assert_ok(linnet_adapter_copy(adapter, &moved, &err), &err);
-        for (int side = 0; side < 2; side++) {
-            for (size_t i = 0; i < n; i++)
-                moved->data[i] = (float)(adapter->data[i] + (side ? step : -step) * gradient[i] / norm);
-            assert_ok(linnet_arena_score(arena, moved, &sequence, &ends[side], &n_counted, NULL, &err), &err);
-        }
-        double slope = (ends[1] - ends[0]) / (2 * step);
-        if (!(fabs(slope - norm) <= 2e-3 * norm))
-            fail_msg("%s: the loss rises by %.6g, its gradient says %.6g", vector_text(m.object, "name"),
-                     slope, norm);
-        for (size_t e = 0; e < adapter->layout->n_entries; e++) {
-            const linnet_layout_entry *entry = &adapter->layout->entries[e];
-            size_t n_b = (size_t)entry->rows * entry->rank;
-            assert_memory_equal(only_b + entry->b_offset, gradient + entry->b_offset, n_b * sizeof(float));
-        }
-        free(gradient);
-        free(only_b);
-        linnet_adapter_destroy(moved);
-        linnet_adapter_destroy(adapter);
+        for (size_t d = 0; d < ARRAY_LEN(dropouts); d++)
+            for (int factors = LINNET_FACTOR_A; factors <= LINNET_FACTORS_BOTH; factors++)
+                check_slope(&m, arena, dropouts[d], (linnet_factors)factors);
         linnet_arena_destroy(arena);
         vector_model_close(&m);
     }
@@ -379,8 +429,8 @@ static void magnitudes_set_the_lengths_of_rows(void **state)
         /* what is not done with it is refused */
         float *gradient = calloc(layout->n_parameters, sizeof(float));
         assert_non_null(gradient);
-        assert_int_equal(linnet_arena_gradient(arena, dora, LINNET_FACTORS_BOTH, &sequence, 1, gradient, &sum,
-                                               &n_counted, &err),
+        assert_int_equal(linnet_arena_gradient(arena, dora, LINNET_FACTORS_BOTH, NULL, &sequence, 1, gradient,
+                                               &sum, &n_counted, &err),
                          LINNET_ERR_UNSUPPORTED);
         assert_non_null(strstr(err.message, "DoRA"));
         assert_int_equal(linnet_adapter_copy(dora, &copy, &err), LINNET_ERR_UNSUPPORTED);
@@ -482,6 +532,7 @@ static int load_vectors(void **state)
 {
     (void)state;
     vectors = vectors_load("architectures.json");
+    dropout_vectors = vectors_load("dropout.json");
     return 0;
 }
 
@@ -489,6 +540,7 @@ static int release_vectors(void **state)
 {
     (void)state;
     json_decref(vectors);
+    json_decref(dropout_vectors);
     return 0;
 }
 
@@ -498,6 +550,7 @@ int main(void)
         cmocka_unit_test(logits_are_those_of_transformers),
         cmocka_unit_test(losses_are_those_of_transformers_and_peft),
         cmocka_unit_test(gradients_are_those_of_peft),
+        cmocka_unit_test(losses_and_gradients_with_dropout_are_those_of_peft),
         cmocka_unit_test(gradients_are_slopes_of_the_loss),
         cmocka_unit_test(tokens_may_be_fed_in_any_pieces),
         cmocka_unit_test(a_missing_tensor_is_named),

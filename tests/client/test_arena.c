@@ -99,8 +99,8 @@ static double gradient_of(fixture *f, linnet_factors factors, double scale)
 {
     double loss = -1;
     size_t n_counted = 0;
-    assert_ok(linnet_arena_gradient(f->arena, f->adapter, factors, &f->sequence, scale, f->gradient, &loss,
-                                    &n_counted, &err),
+    assert_ok(linnet_arena_gradient(f->arena, f->adapter, factors, NULL, &f->sequence, scale, f->gradient,
+                                    &loss, &n_counted, &err),
               &err);
     assert_int_equal(n_counted, f->n_counted);
     return loss;
@@ -402,27 +402,27 @@ static void hopeless_requests_are_refused_and_change_nothing(void **state)
     uint8_t counted[41] = {1, 1};
     linnet_factors both = LINNET_FACTORS_BOTH;
     assert_ok(linnet_arena_create(f.model, NULL, 20, false, &scoring, &err), &err);
-    assert_int_equal(
-        linnet_arena_gradient(scoring, f.adapter, both, &f.sequence, 1, f.gradient, &loss, &n_counted, &err),
-        LINNET_ERR_ARG);
+    assert_int_equal(linnet_arena_gradient(scoring, f.adapter, both, NULL, &f.sequence, 1, f.gradient, &loss,
+                                           &n_counted, &err),
+                     LINNET_ERR_ARG);
     for (size_t i = 0; i < 2; i++) {
         linnet_sequence sequence = {bad[i], counted, 2};
         assert_int_equal(linnet_arena_score(f.arena, NULL, &sequence, &loss, &n_counted, NULL, &err),
                          LINNET_ERR_RANGE);
-        assert_int_equal(linnet_arena_gradient(f.arena, f.adapter, both, &sequence, 1, f.gradient, &loss,
-                                               &n_counted, &err),
+        assert_int_equal(linnet_arena_gradient(f.arena, f.adapter, both, NULL, &sequence, 1, f.gradient,
+                                               &loss, &n_counted, &err),
                          LINNET_ERR_RANGE);
     }
     linnet_sequence long_one = {other.ids, counted, 21};
     assert_int_equal(linnet_arena_score(scoring, NULL, &long_one, &loss, &n_counted, NULL, &err),
                      LINNET_ERR_LIMIT);
-    assert_int_equal(linnet_arena_gradient(f.arena, other.adapter, both, &f.sequence, 1, f.gradient, &loss,
-                                           &n_counted, &err),
+    assert_int_equal(linnet_arena_gradient(f.arena, other.adapter, both, NULL, &f.sequence, 1, f.gradient,
+                                           &loss, &n_counted, &err),
                      LINNET_ERR_MISMATCH);
     f.adapter->data[f.adapter->layout->entries[3].b_offset] = INFINITY;
-    assert_int_equal(
-        linnet_arena_gradient(f.arena, f.adapter, both, &f.sequence, 1, f.gradient, &loss, &n_counted, &err),
-        LINNET_ERR_RANGE);
+    assert_int_equal(linnet_arena_gradient(f.arena, f.adapter, both, NULL, &f.sequence, 1, f.gradient, &loss,
+                                           &n_counted, &err),
+                     LINNET_ERR_RANGE);
     assert_int_equal(linnet_arena_create(f.model, NULL, UINT32_MAX, true, &arena, &err), LINNET_ERR_LIMIT);
     assert_null(arena);
     assert_true(loss == 7 && n_counted == 9);

@@ -474,15 +474,18 @@ static void a_finished_run_can_be_made_longer_to_the_same_bits(void **state)
 {
     (void)state;
     write_training_data();
-    json_decref(result_of(TRAIN "--out $T/whole --steps 7 --json"));
-    json_decref(result_of(TRAIN "--out $T/parts --steps 3 --json"));
-    json_t *result = result_of(TRAIN "--out $T/parts --steps 7 --resume --threads 3 --json");
+    json_decref(result_of(TRAIN "--out $T/whole --steps 7 --dropout 0.2 --json"));
+    json_decref(result_of(TRAIN "--out $T/parts --steps 3 --dropout 0.2 --json"));
+    json_t *result = result_of(TRAIN "--out $T/parts --steps 7 --dropout 0.2 --resume --threads 3 --json");
     linnet_buffer log = take_file("parts/train.jsonl");
     assert_int_equal(n_lines(&log), 8);
     linnet_buffer_release(&log);
-    json_t *whole = result_of(TRAIN "--out $T/whole --steps 7 --json");
+    json_t *whole = result_of(TRAIN "--out $T/whole --steps 7 --dropout 0.2 --json");
+    json_t *none = result_of(TRAIN "--out $T/undropped --steps 7 --json");
     assert_true(number(result, "loss_first") == number(whole, "loss_first"));
+    assert_true(number(none, "loss_last") != number(whole, "loss_last"));
     expect_same_adapter("whole", "parts");
+    json_decref(none);
     json_decref(result);
     json_decref(whole);
 }
@@ -605,6 +608,7 @@ static void failures_exit_with_1_and_one_line_that_names_the_input(void **state)
         {"evaluate --model $M/stories260K-F32.gguf --data $T/train.jsonl --context 1", "context"},
         {TRAIN "--out $T/new --steps 1 --resume", "--resume"},
         {TRAIN "--out $T/good --steps 9 --resume --learning-rate 0.5", "settings"},
+        {TRAIN "--out $T/good --steps 9 --resume --dropout 0.1", "settings"},
         {TRAIN "--out $T/good --steps 9 --resume --rank 5", "layout"},
         {TRAIN "--out $T/good --steps 9 --resume --context 12", "data"},
         {TRAIN "--out $T/x --targets attn_z", "attn_z"},
@@ -652,6 +656,7 @@ static void wrong_usage_exits_with_2_and_one_line(void **state)
         {"train --model a --data b --out c --steps 1 --epochs 1", "--epochs"},
         {"train --model a --data b --out c --optimizer adam", "adamw|sgd"},
         {"train --model a --data b --out c --rank 0", "--rank"},
+        {"train --model a --data b --out c --dropout 1", "--dropout"},
         {"train --model a --data b --out c --privacy-probability 0.1", "--privacy-units"},
         {"train --model a --data b --out c --privacy-probability 2", "--privacy-probability"},
         {"adapter show", "--adapter"},

@@ -13,13 +13,14 @@
 struct linnet_arena {
     bool breaks;        /* the loss is NaN */
     int32_t seen[4096]; /* first ids of the records, in order */
+    linnet_dropout dropouts[4096];
     size_t n_seen;
 };
 
 linnet_status linnet_arena_gradient(linnet_arena *arena, const linnet_adapter *adapter,
-                                    linnet_factors factors, const linnet_sequence *sequence, double scale,
-                                    float *gradient, double *ret_loss_sum, size_t *ret_n_counted,
-                                    linnet_error *err)
+                                    linnet_factors factors, const linnet_dropout *dropout,
+                                    const linnet_sequence *sequence, double scale, float *gradient,
+                                    double *ret_loss_sum, size_t *ret_n_counted, linnet_error *err)
 {
     (void)err;
     double sum = 0, n = (double)(sequence->n_ids - 1);
@@ -34,6 +35,7 @@ linnet_status linnet_arena_gradient(linnet_arena *arena, const linnet_adapter *a
                 gradient[i] = (float)(gradient[i] + scale * n * d);
         }
     }
+    arena->dropouts[arena->n_seen % ARRAY_LEN(arena->seen)] = *dropout;
     arena->seen[arena->n_seen++ % ARRAY_LEN(arena->seen)] = sequence->ids[0];
     *ret_loss_sum = arena->breaks ? NAN : n * sum;
     *ret_n_counted = (size_t)n;
@@ -320,6 +322,27 @@ static void without_shuffle_records_come_in_file_order(void **state)
     finish(&r);
 }
 
+static void each_step_and_record_drops_other_elements(void **state)
+{
+    (void)state;
+    linnet_training t = plain_sgd(0.01);
+    t.batch_records = 2;
+    t.n_steps = 4;
+    t.seed = 17;
+    t.dropout = 0.25;
+    run_state r;
+    start(&r, &t, 3, NULL, 5);
+    while (!linnet_trainer_is_done(r.trainer))
+        (void)take_step(&r);
+    for (size_t i = 0; i < 8; i++) {
+        const linnet_dropout *got = &r.arena.dropouts[i];
+        assert_true(got->share == 0.25 && got->seed == 17);
+        assert_int_equal(got->step, i / 2 + 1);
+        assert_int_equal(got->record, i % 2);
+    }
+    finish(&r);
+}
+
 /* ---- checkpoints ---- */
 
 static linnet_training full_training(void)
@@ -382,11 +405,12 @@ static void a_checkpoint_of_something_else_is_refused(void **state)
 {
     (void)state;
     static const int32_t other[] = {1, 2, 3, 4, 6};
-    linnet_training t = full_training(), rate = t, steps = t, factors = t, sgd = t, constant = t;
+    linnet_training t = full_training(), rate = t, steps = t, factors = t, sgd = t, constant = t, drops = t;
     rate.learning_rate = 0.2;
     steps.n_steps = 10;
     factors.factors = LINNET_FACTOR_B;
     sgd.optimizer = LINNET_OPTIMIZER_SGD;
+    drops.dropout = 0.1;
     constant.schedule = LINNET_SCHEDULE_CONSTANT;
     run_state r;
     linnet_buffer bytes = {0}, constant_bytes = {0};
@@ -400,6 +424,7 @@ static void a_checkpoint_of_something_else_is_refused(void **state)
     expect_restore(&bytes, &steps, 5, NULL, LINNET_ERR_MISMATCH, "settings");
     expect_restore(&bytes, &factors, 5, NULL, LINNET_ERR_MISMATCH, "settings");
     expect_restore(&bytes, &sgd, 5, NULL, LINNET_ERR_MISMATCH, "settings");
+    expect_restore(&bytes, &drops, 5, NULL, LINNET_ERR_MISMATCH, "settings");
     expect_restore(&bytes, &t, 4, NULL, LINNET_ERR_MISMATCH, "data");
     expect_restore(&bytes, &t, 5, other, LINNET_ERR_MISMATCH, "data");
     start(&r, &constant, 5, NULL, 2);
@@ -439,18 +464,21 @@ static void settings_out_of_range_are_refused_by_name(void **state)
 {
     (void)state;
     linnet_training rate = plain_sgd(NAN), steps = plain_sgd(1), batch = steps, beta = steps, clip = steps;
-    linnet_training factors = steps;
+    linnet_training factors = steps, all = steps, less = steps;
     steps.n_steps = 0;
     batch.batch_records = 0;
     beta.beta2 = 1;
     clip.clip_norm = -1;
     factors.factors = (linnet_factors)0;
+    all.dropout = 1;
+    less.dropout = -0.1;
     const struct {
         const linnet_training *training;
         size_t n_records;
         const char *words;
     } cases[] = {{&rate, 1, "learning rate"}, {&steps, 1, "steps"}, {&batch, 1, "batch"},
-                 {&beta, 1, "beta"},          {&clip, 1, "clip"},   {&factors, 1, "factors"}};
+                 {&beta, 1, "beta"},          {&clip, 1, "clip"},   {&factors, 1, "factors"},
+                 {&all, 1, "dropout"},        {&less, 1, "dropout"}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         records r;
         linnet_arena arena = {0};
@@ -468,6 +496,25 @@ static void settings_out_of_range_are_refused_by_name(void **state)
                          LINNET_ERR_ARG);
         linnet_adapter_destroy(adapter);
     }
+}
+
+static void an_adapter_with_magnitudes_is_refused_before_a_step(void **state)
+{
+    (void)state;
+    linnet_training t = plain_sgd(1);
+    records r;
+    linnet_arena arena = {0};
+    linnet_adapter *adapter = new_adapter(1);
+    linnet_trainer *trainer = NULL;
+    linnet_error err = {0};
+    adapter->magnitudes = calloc(2, sizeof(float));
+    assert_non_null(adapter->magnitudes);
+    assert_int_equal(
+        linnet_trainer_create(&t, &arena, &make_records(&r, 1, NULL)->set, adapter, &trainer, &err),
+        LINNET_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "merge it"));
+    assert_null(trainer);
+    linnet_adapter_destroy(adapter);
 }
 
 static void evaluation_sums_over_all_records(void **state)
@@ -496,10 +543,12 @@ int main(void)
         cmocka_unit_test(a_loss_that_is_not_finite_keeps_the_adapter),
         cmocka_unit_test(a_pass_takes_every_record_once_and_batches_run_on),
         cmocka_unit_test(without_shuffle_records_come_in_file_order),
+        cmocka_unit_test(each_step_and_record_drops_other_elements),
         cmocka_unit_test(training_goes_on_to_the_same_bits_from_any_step),
         cmocka_unit_test(a_checkpoint_of_something_else_is_refused),
         cmocka_unit_test(a_damaged_checkpoint_is_refused_and_changes_nothing),
         cmocka_unit_test(settings_out_of_range_are_refused_by_name),
+        cmocka_unit_test(an_adapter_with_magnitudes_is_refused_before_a_step),
         cmocka_unit_test(evaluation_sums_over_all_records),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

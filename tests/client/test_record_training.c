@@ -168,8 +168,8 @@ static double *unit_gradient(world *w, size_t unit)
         linnet_sequence sequence = linnet_tokens_sequence(&w->items[i]);
         if (w->units[i] != unit)
             continue;
-        assert_ok(linnet_arena_gradient(w->arena, w->adapter, LINNET_FACTORS_BOTH, &sequence, 1, gradient,
-                                        &loss, &n_of_record, &err),
+        assert_ok(linnet_arena_gradient(w->arena, w->adapter, LINNET_FACTORS_BOTH, NULL, &sequence, 1,
+                                        gradient, &loss, &n_of_record, &err),
                   &err);
         n_counted += n_of_record;
     }
@@ -283,14 +283,14 @@ static void records_of_one_unit_are_one_contribution(void **state)
     }
 }
 
-static void a_unit_moves_the_sum_by_at_most_the_clip_norm(void **state)
+static void check_sensitivity(double dropout)
 {
-    (void)state;
     world w;
     linnet_train_step step;
     set_up(&w, 6, NULL);
     double clip_norm = 0.5 * middle_norm(&w);
     linnet_training t = private_sgd(&w, 1, clip_norm, 1e-5);
+    t.dropout = dropout;
     double *with = one_step(&w, &t, &step);
     for (size_t gone = 0; gone < 6; gone++) {
         linnet_token_set rest = w.set;
@@ -308,6 +308,53 @@ static void a_unit_moves_the_sum_by_at_most_the_clip_norm(void **state)
         free(without);
     }
     free(with);
+    tear_down(&w);
+}
+
+static void a_unit_moves_the_sum_by_at_most_the_clip_norm(void **state)
+{
+    (void)state;
+    check_sensitivity(0);
+}
+
+/* What the units after it drop may not change where one is missing. */
+static void a_unit_moves_the_sum_by_at_most_the_clip_norm_with_dropout_too(void **state)
+{
+    (void)state;
+    check_sensitivity(0.4);
+}
+
+/* Without noise a step is the mean of the units' clipped gradients under what each of them dropped, which
+ * another step and another seed do not drop. */
+static void units_drop_something_else_in_each_step(void **state)
+{
+    (void)state;
+    world w;
+    linnet_train_step step;
+    set_up(&w, 4, NULL);
+    linnet_training t = private_sgd(&w, 1, 4 * middle_norm(&w), 1e-5), other = t, plain = t;
+    t.dropout = other.dropout = 0.4;
+    other.seed = 1;
+    double *first = one_step(&w, &t, &step), *same = one_step(&w, &t, &step);
+    double *seed = one_step(&w, &other, &step), *none = one_step(&w, &plain, &step);
+    size_t n = n_parameters(&w);
+    double size = norm_of(none, n);
+    double *const others[] = {seed, none};
+    expect_near(same, first, n, 0); /* one stream of noise, so the same bits */
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        for (size_t j = 0; j < n; j++)
+            others[i][j] -= first[j];
+        assert_true(norm_of(others[i], n) > 0.02 * size);
+    }
+    t.learning_rate = 1e-12; /* the weights stay */
+    linnet_trainer *trainer = new_trainer(&w, &t);
+    double loss = take_step(trainer).loss;
+    assert_true(fabs(take_step(trainer).loss - loss) > 1e-6);
+    linnet_trainer_destroy(trainer);
+    free(first);
+    free(same);
+    free(seed);
+    free(none);
     tear_down(&w);
 }
 
@@ -400,6 +447,7 @@ static linnet_adapter *train_six(uint64_t seed, bool seeded, uint32_t cut)
     set_up(&w, ARRAY_LEN(seven_in_five), seven_in_five);
     linnet_training t = private_sgd(&w, 0.6, 0.5, 0.8);
     t.optimizer = LINNET_OPTIMIZER_ADAMW;
+    t.dropout = 0.1;
     t.learning_rate = 1e-2;
     t.n_steps = 6;
     w.stream.seed = seed;
@@ -566,6 +614,8 @@ int main(void)
         cmocka_unit_test(only_the_active_factor_is_trained_and_noised),
         cmocka_unit_test(records_of_one_unit_are_one_contribution),
         cmocka_unit_test(a_unit_moves_the_sum_by_at_most_the_clip_norm),
+        cmocka_unit_test(a_unit_moves_the_sum_by_at_most_the_clip_norm_with_dropout_too),
+        cmocka_unit_test(units_drop_something_else_in_each_step),
         cmocka_unit_test(units_are_drawn_as_often_as_their_probability_says),
         cmocka_unit_test(an_empty_draw_is_a_step_with_noise_only),
         cmocka_unit_test(a_unit_that_is_not_finite_counts_as_zero_in_silence),

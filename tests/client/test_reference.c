@@ -224,8 +224,8 @@ static double gradient_of(const lora_case *c, const linnet_adapter *adapter, lin
     memset(counted, 1, sizeof(counted));
     memset(gradient, 0, adapter->layout->n_parameters * sizeof(float));
     linnet_sequence sequence = {ids, counted, n};
-    assert_ok(linnet_arena_gradient(c->arena, adapter, factors, &sequence, 1.0 / (double)(n - 1), gradient,
-                                    &sum, &n_counted, &err),
+    assert_ok(linnet_arena_gradient(c->arena, adapter, factors, NULL, &sequence, 1.0 / (double)(n - 1),
+                                    gradient, &sum, &n_counted, &err),
               &err);
     assert_int_equal(n_counted, n - 1);
     return sum / (double)n_counted;

@@ -276,7 +276,7 @@ static linnet_training usual_training(void)
 
 /* The adapter after a run on n_threads, stopped and resumed in a new trainer after `cut` steps (0: not at
  * all). */
-static linnet_adapter *train_usual(const char *case_name, unsigned n_threads, uint32_t cut)
+static linnet_adapter *train_usual(const char *case_name, double dropout, unsigned n_threads, uint32_t cut)
 {
     linnet_thread_pool *pool = NULL;
     linnet_trainer *trainer = NULL;
@@ -284,6 +284,7 @@ static linnet_adapter *train_usual(const char *case_name, unsigned n_threads, ui
     linnet_buffer bytes = {0};
     linnet_error err = {0};
     linnet_training t = usual_training();
+    t.dropout = dropout;
     must(linnet_thread_pool_create(n_threads, &pool, &err), &err);
     lora_case c = open_case(case_name, pool);
     linnet_token_set *set = federated_records(&c);
@@ -317,10 +318,12 @@ static void expect_same_bits(const linnet_adapter *a, const linnet_adapter *b, c
 static void any_number_of_threads_gives_the_same_bits(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < ARRAY_LEN(case_names); i++) {
-        linnet_adapter *one = train_usual(case_names[i], 1, 0);
-        for (unsigned n = 2; n <= 5; n += 3) {
-            linnet_adapter *many = train_usual(case_names[i], n, 0);
+    for (size_t i = 0; i < 2 * ARRAY_LEN(case_names); i++) {
+        const char *name = case_names[i / 2];
+        double dropout = i % 2 == 0 ? 0 : 0.2;
+        linnet_adapter *one = train_usual(name, dropout, 1, 0);
+        for (unsigned n = 2; n <= 5; n += n == 3 ? 2 : 1) {
+            linnet_adapter *many = train_usual(name, dropout, n, 0);
             expect_same_bits(one, many, "threads", n);
             linnet_adapter_destroy(many);
         }
@@ -331,13 +334,15 @@ static void any_number_of_threads_gives_the_same_bits(void **state)
 static void a_run_interrupted_after_any_step_gives_the_same_bits(void **state)
 {
     (void)state;
-    linnet_adapter *whole = train_usual(case_names[0], 2, 0);
-    for (uint32_t cut = 1; cut <= 6; cut++) {
-        linnet_adapter *resumed = train_usual(case_names[0], 2, cut);
-        expect_same_bits(whole, resumed, "a stop after step", (unsigned)cut);
-        linnet_adapter_destroy(resumed);
+    for (double dropout = 0; dropout < 0.5; dropout += 0.3) {
+        linnet_adapter *whole = train_usual(case_names[0], dropout, 2, 0);
+        for (uint32_t cut = 1; cut <= 6; cut++) {
+            linnet_adapter *resumed = train_usual(case_names[0], dropout, 2, cut);
+            expect_same_bits(whole, resumed, "a stop after step", (unsigned)cut);
+            linnet_adapter_destroy(resumed);
+        }
+        linnet_adapter_destroy(whole);
     }
-    linnet_adapter_destroy(whole);
 }
 
 int main(void)

@@ -4,6 +4,7 @@
 #include "fixture.h"
 
 #include "coordinator/rows.h"
+#include "coordinator/transcript_log.h"
 
 /* ---- sums ---- */
 
@@ -661,6 +662,54 @@ static void the_transcript_is_whole_and_notices_changes(void **state)
     scene_end(&s);
 }
 
+/* ---- a state of an older version ---- */
+
+/* The plan as a version wrote it that did not know training.dropout yet. */
+static linnet_status cut_key(linnet_store_txn *txn, void *context, linnet_error *err)
+{
+    static const char line[] = "dropout = 0\n";
+    linnet_buffer text = {0};
+    (void)context;
+    linnet_status status = linnet_config_get(txn, "plan", &text, err);
+    if (status != LINNET_OK)
+        return status;
+    linnet_buffer_append_u8(&text, 0);
+    char *at = strstr((char *)text.bytes, line);
+    assert_non_null(at);
+    memmove(at, at + strlen(line), strlen(at + strlen(line)) + 1);
+    status = linnet_config_put(txn, "plan", text.bytes, strlen((char *)text.bytes), err);
+    linnet_buffer_release(&text);
+    return status;
+}
+
+static linnet_status take_plan_hash(void *context, linnet_store_txn *txn, const linnet_log *log,
+                                    linnet_error *err)
+{
+    linnet_hash *hash = context;
+    (void)txn;
+    (void)err;
+    *hash = linnet_plan_hash(log->plan.bytes, log->plan.n_bytes);
+    return LINNET_OK;
+}
+
+static void the_log_holds_the_plan_as_it_was_signed(void **state)
+{
+    (void)state;
+    scene s;
+    linnet_error err = {0};
+    linnet_plan plan = scene_plan();
+    linnet_hash hash = {{0}}, now;
+    scene_begin(&s, &plan);
+    assert_ok(linnet_store_update(s.coordinator->store, cut_key, NULL, &err), &err);
+    now = s.coordinator->plan_hash;
+    scene_reopen(&s);
+    assert_false(linnet_hash_equal(&s.coordinator->plan_hash, &now));
+    assert_true(s.coordinator->plan.dropout == 0);
+    assert_ok(linnet_transcript_read(s.coordinator, take_plan_hash, &hash, &err), &err);
+    assert_true(linnet_hash_equal(&hash, &s.coordinator->plan_hash));
+    scene_end(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -679,6 +728,7 @@ int main(void)
         cmocka_unit_test(a_deadline_freezes_voids_or_waits),
         cmocka_unit_test(the_goal_closes_and_the_rest_is_late),
         cmocka_unit_test(the_transcript_is_whole_and_notices_changes),
+        cmocka_unit_test(the_log_holds_the_plan_as_it_was_signed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,8 +27,8 @@ static void differentiate(const linnet_model *model)
         goto done;
     linnet_adapter_init(adapter, 1);
     float *gradient = calloc(layout->n_parameters, sizeof(float));
-    if (gradient && linnet_arena_gradient(arena, adapter, LINNET_FACTORS_BOTH, &sequence, 1, gradient, &loss,
-                                          &n_counted, NULL) != LINNET_OK)
+    if (gradient && linnet_arena_gradient(arena, adapter, LINNET_FACTORS_BOTH, NULL, &sequence, 1, gradient,
+                                          &loss, &n_counted, NULL) != LINNET_OK)
         n_counted = 0; /* a loss that is not finite */
     free(gradient);
 done:

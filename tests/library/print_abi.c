@@ -87,6 +87,7 @@ int main(void)
     MEMBER(lin_training_options, memory_max);
     MEMBER(lin_training_options, on_step);
     MEMBER(lin_training_options, user);
+    MEMBER(lin_training_options, dropout);
     STRUCT(lin_agent_options);
     MEMBER(lin_agent_options, size);
     MEMBER(lin_agent_options, has_seed);

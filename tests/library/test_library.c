@@ -215,6 +215,7 @@ static void bad_arguments_are_errors_with_a_line(void **state)
     lin_generate_options wide = {.size = sizeof(wide), .context_tokens = 1u << 30};
     lin_training_options odd = {.size = sizeof(odd), .optimizer = 7};
     lin_training_options flagged = {.size = sizeof(flagged), .flags = 1u << 31};
+    lin_training_options deaf = {.size = sizeof(deaf), .dropout = 1};
     lin_training_options aimless = {.size = sizeof(aimless), .targets = "attn_z"};
     lin_agent_options nowhere = {.size = sizeof(nowhere), .model = model, .texts = texts};
     must(lin_texts_create(&empty, &err));
@@ -234,6 +235,8 @@ static void bad_arguments_are_errors_with_a_line(void **state)
     must_be(LIN_ERR_ARG, lin_chat(model, &strange, 1, NULL, NULL, NULL, NULL, &err));
     must_be(LIN_ERR_ARG, lin_training_create(model, texts, &odd, &training, &err));
     must_be(LIN_ERR_UNSUPPORTED, lin_training_create(model, texts, &flagged, &training, &err));
+    must_be(LIN_ERR_ARG, lin_training_create(model, texts, &deaf, &training, &err));
+    assert_non_null(strstr(err.message, "dropout"));
     must_be(LIN_ERR_ARG, lin_training_create(model, empty, NULL, &training, &err));
     must_be(LIN_ERR_ARG, lin_evaluate(model, empty, 0, &loss, NULL, &err));
     assert_int_not_equal(lin_training_create(model, texts, &aimless, &training, &err), LIN_OK);
@@ -480,7 +483,8 @@ static const lin_training_options small = {.size = sizeof(small),
                                            .n_steps = 4,
                                            .batch_texts = 2,
                                            .context_tokens = 48,
-                                           .seed = 7};
+                                           .seed = 7,
+                                           .dropout = 0.1};
 
 static lin_training *start(lin_model *model, const lin_texts *texts, const lin_training_options *options)
 {
@@ -515,7 +519,7 @@ static void it_trains_what_linnet_client_does(void **state)
     assert_int_equal(progress.step, 4);
     (void)snprintf(out, sizeof(out), "%s", in_folder("by-client"));
     json_t *want = client("train --json --threads 1 --model '%s' --data '%s' --out '%s' --rank 4 --alpha 8 "
-                          "--learning-rate 5e-3 --steps 4 --batch 2 --context 48 --seed 7",
+                          "--learning-rate 5e-3 --steps 4 --batch 2 --context 48 --seed 7 --dropout 0.1",
                           MODEL, BUNDLED "notes-test.jsonl", out);
     assert_told(progress.loss, want, "loss_last");
     json_decref(want);
@@ -653,7 +657,7 @@ static void a_restored_training_goes_on_to_the_same_bits(void **state)
         lin_training_close(training);
     }
     lin_training_options other = small;
-    other.learning_rate = 1e-3;
+    other.dropout = 0;
     training = start(model, texts, &other);
     must_be(LIN_ERR_MISMATCH, lin_training_restore(training, bytes, n_bytes, &err));
     bytes[n_bytes / 2] ^= 1;

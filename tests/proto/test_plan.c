@@ -63,7 +63,7 @@ static void writing_and_parsing_gives_the_same_plan(void **state)
         "[task]\npreset = clinics\nname = st-anna_2\nseed = 18446744073709551615\n",
         "[model]\nbase_hash = 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n",
         "[adapter]\ntargets = attn_q,ffn_down\nalpha = 0.1\n[training]\nlearning_rate_b = "
-        "0.0033333333333333335\nweight_decay = 1e-7\n",
+        "0.0033333333333333335\nweight_decay = 1e-7\ndropout = 0.05\n",
         "[cohort]\ndeadline = 90061s\npoll = 3m\nover_selection = 1.3\n[training]\ncosine = off\noptimizer = "
         "sgd\n",
         "[aggregation]\nserver_optimizer = fedavgm\nserver_momentum = 0.9\nserver_rate = 0.1\nrule = ffa\n",
@@ -162,6 +162,7 @@ static void wrong_plans_say_what_is_wrong(void **state)
         {"[adapter]\nalpha = 1,5\n", LINNET_ERR_FORMAT, {"adapter.alpha", "", ""}},
         {"[adapter]\nalpha = 1.5.5\n", LINNET_ERR_FORMAT, {"adapter.alpha", "", ""}},
         {"[training]\nlearning_rate_b = 0\n", LINNET_ERR_RANGE, {"1e-08 to 10", "", ""}},
+        {"[training]\ndropout = 1\n", LINNET_ERR_RANGE, {"training.dropout", "0 to 0.999", ""}},
         {"[training]\noptimizer = adam\n", LINNET_ERR_RANGE, {"'adam'", "adamw|sgd", ""}},
         {"[training]\ncosine = yes\n", LINNET_ERR_FORMAT, {"on|off", "", ""}},
         {"[task]\nname = two words\n", LINNET_ERR_FORMAT, {"task.name", "letters, digits", ""}},
@@ -347,7 +348,7 @@ static void the_table_of_keys_is_complete(void **state)
         for (size_t k = 0; k < n; k++)
             assert_string_not_equal(linnet_plan_key(k), linnet_plan_key(n));
     }
-    assert_int_equal(n, 55);
+    assert_int_equal(n, 56);
     free(text);
 }
 

@@ -224,15 +224,8 @@ class Case:
     def losses(logits, ids):
         return -torch.log_softmax(logits[0, :-1], -1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
 
-    def run(self):
-        self.write_tensors()
-        self.load()
-        ids = [int(u * self.vocabulary) for u in uniform("ids of " + self.name, self.n_ids)]
-        with torch.no_grad():
-            logits = self.model(torch.tensor([ids])).logits
-        case = {"name": self.name, "architecture": self.file.architecture, "context": self.options.get("run_context", self.context),
-                "keys": self.file.keys, "tensors": self.file.tensors, "ids": ids,
-                "logits": rounded(logits[0, -1]), "losses": rounded(self.losses(logits, ids))}
+    def adapt(self):
+        """The model with factors by the rule: a peft model, and {name: (A, B, order of B's rows)}."""
         targets = sorted({module for module, *_ in self.modules.values()})
         peft_model = get_peft_model(self.model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets,
                                                            fan_in_fan_out=self.file.architecture == "gpt2"))
@@ -247,21 +240,38 @@ class Case:
                 pa.data = torch.tensor(a.astype(np.float64))
                 pb.data = permuted(torch.tensor(b.astype(np.float64)), order)
                 factors[name] = (pa, pb, order)
-        peft_model.eval()
-        logits = peft_model(torch.tensor([ids])).logits
-        losses = self.losses(logits, ids)
+        return peft_model.eval(), factors
+
+    def differentiate(self, peft_model, factors, ids):
+        """Losses, and the norms and some elements of the gradients of their sum."""
+        losses = self.losses(peft_model(torch.tensor([ids])).logits, ids)
         losses.sum().backward()
-        case["lora"] = {"rank": RANK, "alpha": ALPHA, "spread_a": SPREAD_A, "spread_b": SPREAD_B,
-                        "losses": rounded(losses.detach()), "gradients": []}
+        gradients = []
         for name, (pa, pb, order) in factors.items():
             ga, gb = pa.grad, pb.grad
             if order is not None:
                 back = torch.empty_like(gb)
                 back[order] = gb
                 gb = back
-            case["lora"]["gradients"].append({
+            gradients.append({
                 "name": name, "norm_a": rounded([ga.norm()])[0], "norm_b": rounded([gb.norm()])[0],
                 "a": rounded(ga.flatten()[:6]), "b": rounded(gb.flatten()[-6:])})
+        return {"losses": rounded(losses.detach()), "gradients": gradients}
+
+    def ids(self):
+        return [int(u * self.vocabulary) for u in uniform("ids of " + self.name, self.n_ids)]
+
+    def run(self):
+        self.write_tensors()
+        self.load()
+        ids = self.ids()
+        with torch.no_grad():
+            logits = self.model(torch.tensor([ids])).logits
+        case = {"name": self.name, "architecture": self.file.architecture, "context": self.options.get("run_context", self.context),
+                "keys": self.file.keys, "tensors": self.file.tensors, "ids": ids,
+                "logits": rounded(logits[0, -1]), "losses": rounded(self.losses(logits, ids))}
+        case["lora"] = {"rank": RANK, "alpha": ALPHA, "spread_a": SPREAD_A, "spread_b": SPREAD_B,
+                        **self.differentiate(*self.adapt(), ids)}
         return case
 
 

@@ -119,6 +119,21 @@ static void masked_sums_equal_plain_ones_bit_for_bit(void **state)
     linnet_simulation_result_release(&b);
 }
 
+static void devices_train_with_the_dropout_of_the_plan(void **state)
+{
+    (void)state;
+    linnet_simulation_config one = small_run(), two = small_run(), none = small_run();
+    one.plan.dropout = two.plan.dropout = 0.2;
+    two.n_threads = 3;
+    linnet_simulation_result a = run(&one), b = run(&two), c = run(&none);
+    assert_same(&a, &b);
+    assert_memory_not_equal(&a.adapter, &c.adapter, sizeof(a.adapter));
+    assert_true(a.loss_federated < a.loss_base - 0.05);
+    linnet_simulation_result_release(&a);
+    linnet_simulation_result_release(&b);
+    linnet_simulation_result_release(&c);
+}
+
 /* A calm run and a disturbed one of the same profile. */
 static void assert_changes_nothing(void (*disturb)(linnet_simulation_config *config))
 {
@@ -257,6 +272,7 @@ int main(void)
         cmocka_unit_test(the_same_seed_repeats_and_learns),
         cmocka_unit_test(masked_sums_equal_plain_ones_bit_for_bit),
         cmocka_unit_test(any_number_of_threads_gives_the_same_adapter),
+        cmocka_unit_test(devices_train_with_the_dropout_of_the_plan),
         cmocka_unit_test(lost_doubled_and_altered_messages_and_restarts_change_nothing),
         cmocka_unit_test(a_gate_keeps_back_what_scores_worse_than_allowed),
         cmocka_unit_test(a_round_closes_at_its_deadline_without_those_who_left),

@@ -92,14 +92,23 @@ linnet_status linnet_arena_score(linnet_arena *arena, const linnet_adapter *adap
                                  const linnet_sequence *sequence, double *ret_loss_sum, size_t *ret_n_counted,
                                  float *ret_each, linnet_error *err) LINNET_NODISCARD;
 
+/** LoRA dropout of one gradient pass: every adapted matrix's side path sees its input with a share of the
+ * elements dropped and the others divided by 1 - share. Which ones is a function of all four numbers, the
+ * matrix, the token's place and the column, and of nothing else. */
+typedef struct linnet_dropout {
+    double share; /* 0: off; below 1; in steps of 1/65536, the smallest where it is less */
+    uint64_t seed, step, record;
+} linnet_dropout;
+
 /** Add scale x d(loss sum)/d(factor) of the active factors to gradient (n_parameters floats in the adapter's
  * data order; inactive factors untouched), and return the loss sum as score does. The whole pass: forward
  * with checkpoints per layer, loss in vocabulary tiles, backward with recomputation down to the lowest
- * adapted layer. In a B-only phase inputs of linears are not kept. Errors as score's, ARG for a scoring
- * arena; the gradient is then untouched. */
+ * adapted layer. In a B-only phase inputs of linears are not kept. dropout may be NULL: none; scoring has
+ * none ever. Errors as score's, ARG for a scoring arena; the gradient is then untouched. */
 linnet_status linnet_arena_gradient(linnet_arena *arena, const linnet_adapter *adapter,
-                                    linnet_factors factors, const linnet_sequence *sequence, double scale,
-                                    float *gradient, double *ret_loss_sum, size_t *ret_n_counted,
+                                    linnet_factors factors, const linnet_dropout *dropout,
+                                    const linnet_sequence *sequence, double scale, float *gradient,
+                                    double *ret_loss_sum, size_t *ret_n_counted,
                                     linnet_error *err) LINNET_NODISCARD;
 
 #endif

@@ -38,17 +38,19 @@ typedef struct linnet_training {
     double beta1, beta2, epsilon;   /* AdamW: 0.9, 0.999, 1e-8 */
     double weight_decay, clip_norm; /* 0: off; the norm over all active factors together */
     double prox_mu;                 /* FedProx: adds mu (x - start) to the gradient; 0: off */
+    double dropout;                 /* share that side paths do not see of their inputs; below 1; 0: off */
     uint32_t n_steps, batch_records, warmup_steps;
     bool shuffle;                   /* off: records in file order, again and again */
-    uint64_t seed;                  /* of the data order */
-    linnet_record_training privacy; /* on: units are drawn, so batch_records, shuffle and seed mean nothing */
+    uint64_t seed;                  /* of the data order and of dropout */
+    linnet_record_training privacy; /* on: units are drawn, so batch_records and shuffle mean nothing */
 } linnet_training;
 linnet_training
 linnet_training_default(void); /* DESIGN.md section 2: AdamW 1e-3, batch 4, warmup 3, clip 1 */
 
 typedef struct linnet_train_step {
     uint32_t step; /* from 1 */
-    double loss;   /* mean over the counted tokens of the batch, before the step; NaN for an empty draw */
+    double loss;   /* mean over the counted tokens of the batch, before the step and with its dropout; NaN for
+                      an empty draw */
     double learning_rate;   /* of factor B, after warm-up and schedule */
     double gradient_norm;   /* before clipping; of a private step, with its noise */
     size_t tokens, counted; /* of the batch: all ids, counted targets */
@@ -58,7 +60,8 @@ typedef struct linnet_train_step {
 
 typedef struct linnet_trainer linnet_trainer;
 /** adapter is trained in place (borrowed); set and arena are borrowed. ARG for bad settings, and for an empty
- * set, which only a private training takes: its steps are noise. */
+ * set, which only a private training takes: its steps are noise. UNSUPPORTED for an adapter with magnitudes.
+ */
 linnet_status linnet_trainer_create(const linnet_training *training, linnet_arena *arena,
                                     const linnet_token_set *set, linnet_adapter *adapter,
                                     linnet_trainer **ret_trainer, linnet_error *err) LINNET_NODISCARD;

@@ -250,10 +250,12 @@ typedef struct lin_training_options {
     uint32_t optimizer;        /* a lin_optimizer */
     uint32_t schedule;         /* a lin_schedule */
     uint32_t flags;            /* LIN_TRAIN_... */
-    uint64_t seed;             /* of the adapter's start and the order of texts */
+    uint64_t seed;             /* of the adapter's start, the order of texts and dropout */
     uint64_t memory_max;       /* bytes of arena and state together; 0: the model's memory_max */
     lin_step_fn *on_step;      /* may be NULL; with user kept for the training's life */
     void *user;
+    double dropout; /* LoRA dropout while it trains: share that side paths do not see of their inputs; below
+                       1; 0: off */
 } lin_training_options;
 
 /** Texts are tokenised now; later changes of them mean nothing. Where memory_max is too small for the

@@ -56,6 +56,7 @@ typedef struct linnet_plan {
     bool cosine;                                             /* by round; constant otherwise */
     uint32_t local_steps, batch_records, context_tokens, warmup_steps;
     double clip_norm, weight_decay, prox_mu;
+    double dropout; /* share that side paths do not see of their inputs */
     bool end_token;
     double held_out; /* fraction of a device's records kept for its own evaluation */
     /* [cohort] */
