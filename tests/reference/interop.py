@@ -347,4 +347,5 @@ def main():
     sys.exit(run.n_wrong > 0)
 
 
-main()
+if __name__ == "__main__":
+    main()
