@@ -69,7 +69,7 @@ static void check_losses(const linnet_model *model, const json_t *expected, doub
     size_t n = ids_of(json_object_get(expected, "ids"), ids), n_counted = 0;
     linnet_arena *arena = NULL;
     memset(counted, 1, sizeof(counted));
-    const linnet_sequence sequence = {ids, counted, n};
+    const linnet_sequence sequence = {.ids = ids, .counted = counted, .n_ids = n};
     assert_ok(linnet_arena_create(model, NULL, IDS_MAX, false, &arena, &err), &err);
     assert_ok(linnet_arena_score(arena, NULL, &sequence, &sum, &n_counted, each, &err), &err);
     assert_int_equal(n_counted, n - 1);

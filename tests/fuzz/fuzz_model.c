@@ -15,7 +15,7 @@ static void differentiate(const linnet_model *model)
 {
     static const int32_t ids[2] = {0, 0};
     static const uint8_t counted[2] = {0, 1};
-    const linnet_sequence sequence = {ids, counted, 2};
+    const linnet_sequence sequence = {.ids = ids, .counted = counted, .n_ids = 2};
     linnet_layout *layout = NULL;
     linnet_adapter *adapter = NULL;
     linnet_arena *arena = NULL;
