@@ -73,6 +73,10 @@ def hf_rows(n_rows, n_heads):
     return [h * head + 2 * (i % half) + i // half for h in range(n_heads) for i in range(head)]
 
 
+def token_losses(logits, ids):
+    return -torch.log_softmax(logits[0, :-1], -1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
+
+
 def permuted(t, rows):
     return t[rows] if rows is not None else t
 
@@ -228,7 +232,7 @@ class Case:
         return logits[0, -1]
 
     def losses(self, logits, ids):
-        return -torch.log_softmax(logits[0, :-1], -1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
+        return token_losses(logits, ids)
 
     def more(self):
         """Further fields of the case."""
@@ -416,6 +420,10 @@ def cases(vocabulary=VOCABULARY):
                                logits_scaling=2.0, tie_word_embeddings=True, rope_parameters=rope()), 25,
                keys=[["embedding_scale", "f32", 3.0], ["residual_scale", "f32", 0.4], ["attention.scale", "f32", 0.3],
                      ["logit_scale", "f32", 2.0]])
+
+
+def encoder_cases(vocabulary=VOCABULARY):
+    T = transformers
     bert = T.BertConfig(hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_labels=4,
                         max_position_embeddings=64, vocab_size=vocabulary, layer_norm_eps=1e-3, hidden_act="gelu",
                         hidden_dropout_prob=0, attention_probs_dropout_prob=0, classifier_dropout=0)
@@ -426,7 +434,7 @@ def cases(vocabulary=VOCABULARY):
 
 
 def main():
-    out = [case.run() for case in cases()]
+    out = [case.run() for case in (*cases(), *encoder_cases())]
     text = json.dumps({"made_with": {"torch": torch.__version__, "transformers": transformers.__version__}, "cases": out})
     sys.stdout.write(text.replace('{"name"', '\n{"name"') + "\n")
 
