@@ -379,6 +379,32 @@ static void training_lowers_the_loss_with_the_same_bits_for_any_threads(void **s
     encoder_close(&e);
 }
 
+/* A head of zeros says nothing; a LoRA of rank >= labels on it is any head at all, and learns alone. */
+static void a_lora_on_a_head_of_zeros_is_a_new_head(void **state)
+{
+    (void)state;
+    encoder e = {.object = encoder_case("bert with a pooler")};
+    json_t *tensors = json_object_get(e.object, "tensors"), *tensor;
+    linnet_error err = {0};
+    double losses[2];
+    size_t i;
+    json_array_foreach(tensors, i, tensor)
+    {
+        if (strncmp(vector_text(tensor, "name"), "cls.output", 10) == 0) {
+            (void)json_object_set_new(tensor, "spread", json_real(0));
+            (void)json_object_set_new(tensor, "centre", json_real(0));
+        }
+    }
+    e.m = vector_model_open(e.object);
+    assert_ok(linnet_tokenizer_create(linnet_model_gguf(e.m.model), &e.tokenizer, &err), &err);
+    linnet_adapter *adapter = fresh(&e, "cls.output");
+    train(&e, adapter, 1, losses);
+    assert_true(fabs(losses[0] - log(LABELS)) < 1e-6);
+    assert_true(losses[1] < 0.8 * losses[0]);
+    linnet_adapter_destroy(adapter);
+    encoder_close(&e);
+}
+
 /* The gradient of factor A alone, or B, is what both together give, also where the head is all there is. */
 static void factors_of_the_head_are_active_one_by_one(void **state)
 {
@@ -426,6 +452,7 @@ int main(void)
         cmocka_unit_test(a_text_stands_between_cls_and_sep),
         cmocka_unit_test(records_that_do_not_fit_are_named),
         cmocka_unit_test(training_lowers_the_loss_with_the_same_bits_for_any_threads),
+        cmocka_unit_test(a_lora_on_a_head_of_zeros_is_a_new_head),
         cmocka_unit_test(factors_of_the_head_are_active_one_by_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
