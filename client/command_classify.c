@@ -112,7 +112,7 @@ static linnet_status classify_record(classification *c, const linnet_dataset *da
         has_text ? classify(c, record->text, err)
                  : linnet_fail(err, LINNET_ERR_UNSUPPORTED, "a record to classify has \"text\"");
     if (status != LINNET_OK)
-        return linnet_record_place(data, record, err, status);
+        return linnet_record_place(data, record, status, err);
     json_t *object = client_event("record");
     client_put_count(object, "line", record->line);
     put_classification(c, object);

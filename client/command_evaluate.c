@@ -33,7 +33,7 @@ static linnet_status score_record(const linnet_cli *cli, const client_model *m, 
     size_t n = 0;
     linnet_status status = linnet_record_encode(record, m->tokenizer, encoding, &tokens, err);
     if (status != LINNET_OK)
-        return linnet_record_place(data, record, err, status);
+        return linnet_record_place(data, record, status, err);
     linnet_sequence sequence = linnet_tokens_sequence(&tokens);
     if (tokens.n_counted > 0)
         status = linnet_arena_score(arena, m->adapter, &sequence, &loss, &n, NULL, err);
@@ -44,18 +44,19 @@ static linnet_status score_record(const linnet_cli *cli, const client_model *m, 
     e->n_counted += n;
     e->n_records += n > 0;
     e->n_empty += n == 0;
-    bool right = sequence.has_label && is_right(m->model, arena, sequence.label);
-    e->n_labels += sequence.has_label;
+    bool has_label = sequence.has_label && n > 0;
+    bool right = has_label && is_right(m->model, arena, sequence.label);
+    e->n_labels += has_label;
     e->n_right += right;
     if (each) {
         json_t *object = client_event("record");
         client_put_count(object, "line", record->line);
         client_put_number(object, "loss", n > 0 ? loss / (double)n : NAN);
         client_put_count(object, "tokens", n);
-        if (sequence.has_label)
+        if (has_label)
             (void)json_object_set_new(object, "right", json_boolean(right));
         linnet_cli_emit(cli, object);
-        if (sequence.has_label)
+        if (has_label)
             linnet_cli_say(cli, "line %zu: loss %.4f, %s\n", record->line, loss, right ? "right" : "wrong");
         else if (n > 0)
             linnet_cli_say(cli, "line %zu: loss %.4f over %zu tokens\n", record->line, loss / (double)n, n);

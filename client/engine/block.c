@@ -135,8 +135,8 @@ static const float *branch_input(const linnet_block *block, const linnet_norm *n
     return block->normed;
 }
 
-/* y = x + r branch over n tokens, with the norms that stand before and behind the sum. branch may be y; what
- * a norm reads is left in it. */
+/* y = x + r branch over n tokens, with the norms that stand before and behind the sum. branch is y unless
+ * a norm reads it, which then finds there what it reads; of the two norms there is one at most. */
 static void join_branch(const linnet_block *block, const linnet_norm *before, const linnet_norm *behind,
                         float *branch, const float *x, size_t n, float *y)
 {

@@ -164,7 +164,7 @@ linnet_status linnet_dataset_add(linnet_dataset *dataset, linnet_record *record,
 }
 
 linnet_status linnet_record_place(const linnet_dataset *dataset, const linnet_record *record,
-                                  linnet_error *err, linnet_status status)
+                                  linnet_status status, linnet_error *err)
 {
     if (dataset->path)
         return linnet_error_prefix(err, status, "%s:%zu", dataset->path, record->line);

@@ -266,6 +266,12 @@ static linnet_status encode_messages(builder *b, const linnet_record *record, co
     return LINNET_OK;
 }
 
+static linnet_status short_context(uint32_t context_tokens, linnet_error *err)
+{
+    return linnet_fail(err, LINNET_ERR_ARG, "a context of %u tokens is too short, 2 is the least",
+                       (unsigned)context_tokens);
+}
+
 /* ---- labels ---- */
 
 /* The labels that a model has, as far as a line has room. */
@@ -300,6 +306,8 @@ linnet_status linnet_text_encode(const char *text, const linnet_tokenizer *token
                                  linnet_ids *ids, linnet_error *err)
 {
     size_t n_text = 0;
+    if (context_tokens < 2)
+        return short_context(context_tokens, err);
     linnet_status status = linnet_tokenize(tokenizer, text, strlen(text),
                                            LINNET_TOKENIZE_BEGIN | LINNET_TOKENIZE_PREFIX, ids, err);
     n_text = ids->n_items;
@@ -361,8 +369,7 @@ linnet_status linnet_record_encode(const linnet_record *record, const linnet_tok
     };
     uint32_t label = 0;
     if (encoding->context_tokens < 2)
-        return linnet_fail(err, LINNET_ERR_ARG, "a context of %u tokens is too short, 2 is the least",
-                           (unsigned)encoding->context_tokens);
+        return short_context(encoding->context_tokens, err);
     builder b = {.tokenizer = tokenizer, .special = -1};
     linnet_status status = check_kind(record, encoding->model, err);
     if (status == LINNET_OK && record->kind == LINNET_RECORD_LABEL)
@@ -374,7 +381,7 @@ linnet_status linnet_record_encode(const linnet_record *record, const linnet_tok
     if (status == LINNET_OK && record->kind == LINNET_RECORD_LABEL) {
         ret_tokens->has_label = true;
         ret_tokens->label = label;
-        ret_tokens->n_counted = 1;
+        ret_tokens->n_counted = ret_tokens->n_ids > 0; /* a tokenizer may give nothing at all */
     }
     builder_release(&b);
     return status;
@@ -430,7 +437,7 @@ static linnet_status add_item(linnet_token_set *set, const linnet_dataset *datas
     linnet_tokens tokens = {0};
     linnet_status status = linnet_record_encode(record, tokenizer, encoding, &tokens, err);
     if (status != LINNET_OK)
-        return linnet_record_place(dataset, record, err, status);
+        return linnet_record_place(dataset, record, status, err);
     if (tokens.n_counted == 0) {
         linnet_tokens_release(&tokens);
         set->n_empty++;

@@ -152,6 +152,7 @@ static void what_does_not_fit_is_refused_in_a_line(void **state)
         {"classify --model $E", "one of --text and --data", 2},
         {"classify --model $E --text a --data $T/data.jsonl", "one of --text and --data", 2},
         {"classify --model $E --text a --context 65", "--context 65", 1},
+        {"classify --model $E --text a --context 1", "too short", 1},
     };
     shell("echo '{\"text\":\"good\"}' >$T/texts.jsonl; cp $T/texts.jsonl $T/chats.jsonl; "
           "echo '{\"messages\":[{\"role\":\"user\",\"content\":\"good\"}]}' >>$T/chats.jsonl");

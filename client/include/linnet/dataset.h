@@ -94,10 +94,10 @@ static inline linnet_sequence linnet_tokens_sequence(const linnet_tokens *tokens
 /** Put in front of a message where the record stands: "FILE:LINE", or its line alone where it is from no
  * file. Returns the status. */
 linnet_status linnet_record_place(const linnet_dataset *dataset, const linnet_record *record,
-                                  linnet_error *err, linnet_status status);
+                                  linnet_status status, linnet_error *err);
 
-/** Append the ids of a whole text as an encoder reads it: begin, text, end, cut in the text to context_tokens
- * (2 at least). */
+/** The ids of a whole text as an encoder reads it: begin, text, end, cut at the text's end to context_tokens.
+ * ids is empty before; what is in it after a failure is the caller's too. ARG for a context below 2. */
 linnet_status linnet_text_encode(const char *text, const linnet_tokenizer *tokenizer, uint32_t context_tokens,
                                  linnet_ids *ids, linnet_error *err) LINNET_NODISCARD;
 
