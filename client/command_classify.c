@@ -169,7 +169,7 @@ static int command_classify(linnet_cli *cli, int argc, char **argv)
     uint64_t context = 0;
     bool skip_bad = false;
     linnet_option options[] = {
-        CLIENT_REQUIRED("model", &path, "FILE", "GGUF model of an encoder with labels"),
+        CLIENT_REQUIRED("model", &path, "FILE", "encoder with labels, GGUF or a checkpoint's folder"),
         CLIENT_ADAPTERS(&adapters),
         CLIENT_TEXT("text", &text, "TEXT", "what to classify"),
         CLIENT_TEXT("data", &data_path, "FILE", "records to classify instead, JSON Lines"),

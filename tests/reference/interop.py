@@ -352,6 +352,36 @@ def compare_checkpoints(run):
                 run.compare(what, m.loss(path, data, adapter), float(np.mean(other["losses"])), tolerance)
 
 
+def compare_encoder_checkpoint(run):
+    """A checkpoint with labels, its adapter in peft, and the GGUF file that linnet makes of it in llama.cpp."""
+    T, m, label = transformers, run.machine, 1
+    print("checkpoint: bert", flush=True)
+    tokenizer = T.PreTrainedTokenizerFast(tokenizer_object=checkpoints.wordpiece(), unk_token="[UNK]", cls_token="[CLS]",
+                                          sep_token="[SEP]", pad_token="[PAD]")
+    model = T.BertForSequenceClassification(T.BertConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=512,
+        vocab_size=len(tokenizer), id2label={0: "well", 1: "ill", 2: "who knows"}))
+    folder, out = os.path.join(run.folder, "encoder"), os.path.join(run.folder, "encoder-trained")
+    model = checkpoints.save(folder, tokenizer, torch.float32, model)
+    ids, data = tokenizer(TEXT)["input_ids"], run.write_text("label", TEXT, label="ill")
+
+    def loss_of(model):
+        with torch.no_grad():
+            return label_loss(model(torch.tensor([ids])).logits[0].tolist(), label)
+
+    run.compare("linnet, transformers", m.loss(folder, data), loss_of(model))
+    m.linnet("train", "--model", folder, "--data", data, "--out", out, "--rank", "4", "--steps", "6", "--learning-rate", "1e-2")
+    loss = m.loss(folder, data, out)
+    run.compare("trained by linnet: linnet, peft", loss, loss_of(PeftModel.from_pretrained(model, out).double().eval()))
+    path = os.path.join(run.folder, "encoder.gguf")
+    m.linnet("adapter", "merge", "--model", folder, "--adapter", out, "--type", "F32", "--out", path)
+    run.compare("trained by linnet: linnet, merged", loss, m.loss(path, data))
+    if m.peer:
+        other = m.llama(path, TEXT)
+        assert other["ids"] == ids, "other ids"
+        run.compare("merged: linnet, llama.cpp", loss, label_loss(other["labels"], label), GELU_TOLERANCE)
+
+
 def main():
     client, vocabulary, wordpieces = sys.argv[1:4]
     peer = sys.argv[4] if len(sys.argv) > 4 else None
@@ -360,6 +390,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Machine(client, peer), folder, vocabulary, wordpieces)
         compare_checkpoints(run)
+        compare_encoder_checkpoint(run)
         if peer:
             compare_types(run)
         for case in (*architectures.encoder_cases(n_wordpieces), *architectures.cases(n)):
