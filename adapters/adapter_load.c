@@ -40,9 +40,10 @@ static int found_order(const void *a, const void *b)
 
 static linnet_status unpaired(const found_factor *factor, const char *what, linnet_error *err)
 {
-    return linnet_fail(err, LINNET_ERR_FORMAT, "factor %s of blk.%u.%s is there %s",
-                       factor->factor == LINNET_FACTOR_A ? "A" : "B", (unsigned)factor->layer,
-                       linnet_target_name(factor->target), what);
+    char stem[LINNET_LAYOUT_STEM_BYTES];
+    linnet_layout_stem(factor->layer, factor->target, stem);
+    return linnet_fail(err, LINNET_ERR_FORMAT, "factor %s of %s is there %s",
+                       factor->factor == LINNET_FACTOR_A ? "A" : "B", stem, what);
 }
 
 /* One entry from a pair A, B of the same matrix. */
@@ -50,12 +51,13 @@ static linnet_status pair_entry(const layout_model *model, const found_factor *a
                                 linnet_layout_entry *ret_entry, linnet_error *err)
 {
     linnet_layout_entry entry = {0};
+    char stem[LINNET_LAYOUT_STEM_BYTES];
+    linnet_layout_stem(a->layer, a->target, stem);
     if (a->rows != b->columns || a->rows < 1 || a->rows > LINNET_RANK_MAX)
         return linnet_fail(err, LINNET_ERR_FORMAT,
-                           "blk.%u.%s: ranks %llu of A and %llu of B; one in 1..%d is wanted",
-                           (unsigned)a->layer, linnet_target_name(a->target), (unsigned long long)a->rows,
-                           (unsigned long long)b->columns, LINNET_RANK_MAX);
-    if (a->layer >= model->n_layers)
+                           "%s: ranks %llu of A and %llu of B; one in 1..%d is wanted", stem,
+                           (unsigned long long)a->rows, (unsigned long long)b->columns, LINNET_RANK_MAX);
+    if (a->layer >= model->n_layers && !linnet_target_is_head(a->target))
         return linnet_fail(err, LINNET_ERR_MISMATCH, "the adapter adapts layer %u, the model has %u layers",
                            (unsigned)a->layer, (unsigned)model->n_layers);
     linnet_status status = linnet_layout_describe(model, a->layer, a->target, (uint32_t)a->rows, &entry, err);

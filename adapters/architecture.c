@@ -90,6 +90,25 @@ static const linnet_architecture table[] = {
             [LINNET_TARGET_FFN_DOWN] = "mlp.c_proj",
             [LINNET_TARGET_ATTN_QKV] = "attn.c_attn"},
      .hf_is_transposed = true},
+    /* BERT, TinyBERT: encoders that classify */
+    {.name = "bert",
+     .norm = LINNET_NORM_LAYER,
+     .activation = LINNET_ACTIVATION_GELU_ERF,
+     .norms_sums = true,
+     .is_bidirectional = true,
+     .has_embedding_norm = true,
+     .has_token_types = true,
+     .has_pooled_head = true,
+     .biases = ALL_BIASES,
+     .hf_layers = "bert.encoder.layer",
+     .hf = {[LINNET_TARGET_ATTN_Q] = "attention.self.query",
+            [LINNET_TARGET_ATTN_K] = "attention.self.key",
+            [LINNET_TARGET_ATTN_V] = "attention.self.value",
+            [LINNET_TARGET_ATTN_OUTPUT] = "attention.output.dense",
+            [LINNET_TARGET_FFN_UP] = "intermediate.dense",
+            [LINNET_TARGET_FFN_DOWN] = "output.dense",
+            [LINNET_TARGET_CLS] = "bert.pooler.dense",
+            [LINNET_TARGET_CLS_OUTPUT] = "classifier"}},
 };
 
 /* llama as a checkpoint of Hugging Face has it. */

@@ -161,19 +161,39 @@ static linnet_status open_weights(checkpoint *c, const char *directory, linnet_e
 
 /* ---- names ---- */
 
+typedef struct renaming {
+    const char *hf, *gguf;
+} renaming;
+
+/* NULL: it is not in the list. */
+static const char *renamed(const renaming *list, size_t n, const char *hf)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(hf, list[i].hf) == 0)
+            return list[i].gguf;
+    return NULL;
+}
+
 /* "weight" or "bias" behind a module of a block: its name in GGUF. False for a module that is none. */
 static bool name_in_block(const checkpoint_config *config, uint32_t layer, const char *module,
                           tensor_name name, uint32_t *ret_target)
 {
-    static const char *const norms[][2] = {{"input_layernorm.weight", "attn_norm.weight"},
-                                           {"post_attention_layernorm.weight", "ffn_norm.weight"}};
-    for (size_t i = 0; i < ARRAY_LEN(norms); i++) {
-        if (strcmp(module, norms[i][0]) != 0)
-            continue;
-        (void)snprintf(name, sizeof(tensor_name), "blk.%u.%s", (unsigned)layer, norms[i][1]);
+    static const renaming norms[] = {{"input_layernorm.weight", "attn_norm.weight"},
+                                     {"post_attention_layernorm.weight", "ffn_norm.weight"}};
+    static const renaming bert_norms[] = {
+        {"attention.output.LayerNorm.weight", "attn_output_norm.weight"},
+        {"attention.output.LayerNorm.bias", "attn_output_norm.bias"},
+        {"output.LayerNorm.weight", "layer_output_norm.weight"},
+        {"output.LayerNorm.bias", "layer_output_norm.bias"},
+    };
+    const char *norm = config->architecture->has_pooled_head
+                           ? renamed(bert_norms, ARRAY_LEN(bert_norms), module)
+                           : renamed(norms, ARRAY_LEN(norms), module);
+    if (norm) {
+        (void)snprintf(name, sizeof(tensor_name), "blk.%u.%s", (unsigned)layer, norm);
         return true;
     }
-    for (uint32_t t = 0; t < LINNET_TARGETS; t++) {
+    for (uint32_t t = 0; t < LINNET_BLOCK_TARGETS; t++) {
         const char *hf = config->architecture->hf[t];
         size_t n = hf ? strlen(hf) : 0;
         if (!hf || strncmp(module, hf, n) != 0 ||
@@ -191,16 +211,27 @@ static bool name_in_block(const checkpoint_config *config, uint32_t layer, const
 static bool name_of(const checkpoint_config *config, const char *hf, tensor_name name, uint32_t *ret_layer,
                     uint32_t *ret_target)
 {
-    static const char *const ends[][2] = {{"model.embed_tokens.weight", "token_embd.weight"},
-                                          {"model.norm.weight", "output_norm.weight"},
-                                          {"lm_head.weight", "output.weight"}};
+    static const renaming ends[] = {{"model.embed_tokens.weight", "token_embd.weight"},
+                                    {"model.norm.weight", "output_norm.weight"},
+                                    {"lm_head.weight", "output.weight"}};
+    static const renaming bert_ends[] = {
+        {"bert.embeddings.word_embeddings.weight", "token_embd.weight"},
+        {"bert.embeddings.position_embeddings.weight", "position_embd.weight"},
+        {"bert.embeddings.token_type_embeddings.weight", "token_types.weight"},
+        {"bert.embeddings.LayerNorm.weight", "token_embd_norm.weight"},
+        {"bert.embeddings.LayerNorm.bias", "token_embd_norm.bias"},
+        {"bert.pooler.dense.weight", "cls.weight"},
+        {"bert.pooler.dense.bias", "cls.bias"},
+        {"classifier.weight", "cls.output.weight"},
+        {"classifier.bias", "cls.output.bias"},
+    };
     const char *layers = config->architecture->hf_layers;
     char *end;
     size_t n = strlen(layers);
-    for (size_t i = 0; i < ARRAY_LEN(ends); i++) {
-        if (strcmp(hf, ends[i][0]) != 0)
-            continue;
-        memcpy(name, ends[i][1], strlen(ends[i][1]) + 1);
+    const char *one = config->architecture->has_pooled_head ? renamed(bert_ends, ARRAY_LEN(bert_ends), hf)
+                                                            : renamed(ends, ARRAY_LEN(ends), hf);
+    if (one) {
+        (void)snprintf(name, sizeof(tensor_name), "%s", one);
         return true;
     }
     if (strncmp(hf, layers, n) != 0 || hf[n] != '.' || hf[n + 1] < '0' || hf[n + 1] > '9')
@@ -298,12 +329,13 @@ static linnet_status check_tensors(const making *m)
     const checkpoint_config *config = &m->config;
     const linnet_gguf_tensor *embedding = linnet_gguf_find_tensor(m->gguf, "token_embd.weight");
     size_t n_biases = 0;
-    for (uint32_t t = 0; t < LINNET_TARGETS; t++)
+    for (uint32_t t = 0; t < LINNET_BLOCK_TARGETS; t++)
         n_biases += (config->biases >> t & 1) != 0 ? config->n_layers : 0;
     if (!embedding || embedding->dims[1] != config->vocabulary)
         return linnet_fail(m->err, LINNET_ERR_FORMAT, "no embedding of the %u tokens of vocab_size",
                            (unsigned)config->vocabulary);
-    if (!config->is_tied && !linnet_gguf_find_tensor(m->gguf, "output.weight"))
+    bool needs_output = !config->is_tied && !config->architecture->has_pooled_head;
+    if (needs_output && !linnet_gguf_find_tensor(m->gguf, "output.weight"))
         return linnet_fail(m->err, LINNET_ERR_FORMAT,
                            "no tensor 'lm_head.weight', and tie_word_embeddings is off");
     if (m->n_biases != n_biases)

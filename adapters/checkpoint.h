@@ -8,7 +8,7 @@
 
 /** What config.json says that others need; the rest goes straight into keys. */
 typedef struct checkpoint_config {
-    const linnet_architecture *architecture; /* llama's or qwen2's row */
+    const linnet_architecture *architecture; /* llama's, qwen2's or bert's row */
     uint32_t n_layers, n_heads, n_kv_heads, head_width, vocabulary;
     uint32_t biases;    /* mask of linnet_target: those that have one, and no others */
     bool is_tied;       /* the embedding is the output matrix too */

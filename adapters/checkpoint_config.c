@@ -3,8 +3,9 @@
  * config.json of a checkpoint as keys of a GGUF file. What transformers computes follows from this file, so a
  * setting that is not known here is refused by name, unless it is null or false. Both forms of rope settings
  * are read: rope_theta and rope_scaling of transformers 4, rope_parameters of 5. Sources: transformers'
- * configuration_llama.py, configuration_qwen2.py and modeling_rope_utils.py; llama.cpp's
- * convert_hf_to_gguf.py for the names of keys. Left out: rope types dynamic and longrope, mscale of YaRN.
+ * configuration_llama.py, configuration_qwen2.py, configuration_bert.py and modeling_rope_utils.py;
+ * llama.cpp's convert_hf_to_gguf.py for the names of keys. Left out: rope types dynamic and longrope, mscale
+ * of YaRN.
  */
 #include "checkpoint.h"
 
@@ -17,11 +18,13 @@
 
 enum { LAYERS_MAX = LINNET_LAYOUT_ENTRIES_MAX, WIDTH_MAX = 1 << 20, COUNT_MAX = INT32_MAX };
 
+typedef enum family { LLAMA, QWEN2, BERT } family;
+
 typedef struct reading {
     const json_t *object; /* config.json */
     linnet_gguf_writer *writer;
     checkpoint_config config;
-    bool is_llama;
+    family family;
     linnet_error *err;
 } reading;
 
@@ -37,7 +40,28 @@ static const char *const read_keys[] = {
 static const char *const llama_keys[] = {"attention_bias", "mlp_bias"};
 static const char *const qwen2_keys[] = {"use_sliding_window", "sliding_window", "max_window_layers",
                                          "layer_types"};
-/* These change training, what is returned, or nothing. */
+static const char *const bert_keys[] = {
+    "architectures",
+    "model_type",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+    "max_position_embeddings",
+    "hidden_act",
+    "layer_norm_eps",
+    "type_vocab_size",
+    "position_embedding_type",
+    "problem_type",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "tie_word_embeddings",
+    "bos_token_id",
+    "eos_token_id",
+};
+/* These change training, what is returned, or nothing; id2label is read for its names. */
 static const char *const idle_keys[] = {
     "transformers_version",
     "torch_dtype",
@@ -81,16 +105,23 @@ static linnet_status refuse(const reading *r, const char *name)
     return linnet_fail(r->err, LINNET_ERR_UNSUPPORTED, "it sets '%s', which linnet does not compute", name);
 }
 
+/* Is it read for this family? */
+static bool is_of_family(const reading *r, const char *name)
+{
+    if (r->family == BERT)
+        return is_among(name, bert_keys, ARRAY_LEN(bert_keys));
+    return is_among(name, read_keys, ARRAY_LEN(read_keys)) ||
+           (r->family == LLAMA ? is_among(name, llama_keys, ARRAY_LEN(llama_keys))
+                               : is_among(name, qwen2_keys, ARRAY_LEN(qwen2_keys)));
+}
+
 static linnet_status refuse_unknown(const reading *r)
 {
     const char *name;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)r->object, name, value) /* only read */
     {
-        bool is_known = is_among(name, read_keys, ARRAY_LEN(read_keys)) ||
-                        is_among(name, idle_keys, ARRAY_LEN(idle_keys)) ||
-                        (r->is_llama ? is_among(name, llama_keys, ARRAY_LEN(llama_keys))
-                                     : is_among(name, qwen2_keys, ARRAY_LEN(qwen2_keys)));
+        bool is_known = is_among(name, idle_keys, ARRAY_LEN(idle_keys)) || is_of_family(r, name);
         bool is_mark = name[0] == '_' || strncmp(name, "unsloth_", 8) == 0; /* who saved it, and how */
         if (!is_known && !is_mark && !is_off(value))
             return refuse(r, name);
@@ -179,7 +210,9 @@ static linnet_status read_family(reading *r)
 {
     static const struct {
         const char *type, *class;
-    } families[] = {{"llama", "LlamaForCausalLM"}, {"qwen2", "Qwen2ForCausalLM"}};
+    } families[] = {[LLAMA] = {"llama", "LlamaForCausalLM"},
+                    [QWEN2] = {"qwen2", "Qwen2ForCausalLM"},
+                    [BERT] = {"bert", "BertForSequenceClassification"}};
     const char *type = json_string_value(json_object_get(r->object, "model_type"));
     const json_t *classes = find(r->object, "architectures");
     const char *class = json_string_value(json_array_get(classes, 0));
@@ -190,22 +223,21 @@ static linnet_status read_family(reading *r)
             return linnet_fail(r->err, LINNET_ERR_UNSUPPORTED, "its 'architectures' is not %s",
                                families[i].class);
         r->config.architecture = linnet_architecture_find((linnet_text){type, strlen(type)});
-        r->is_llama = i == 0;
+        r->family = (family)i;
         linnet_gguf_writer_text(r->writer, "general.architecture", type);
         return LINNET_OK;
     }
     return linnet_fail(r->err, LINNET_ERR_UNSUPPORTED,
-                       "its model_type is '%.40s'; llama and qwen2 are read from checkpoints, other models "
-                       "from GGUF files",
+                       "its model_type is '%.40s'; llama, qwen2 and bert are read from checkpoints, other "
+                       "models from GGUF files",
                        type ? type : "");
 }
 
-static linnet_status read_shape(reading *r, uint32_t *ret_context)
+/* What all families say alike. */
+static linnet_status read_sizes(reading *r, uint32_t *ret_width, uint32_t *ret_context)
 {
     checkpoint_config *c = &r->config;
     uint32_t width = 0, ffn_width = 0, context = 0;
-    double epsilon = 0;
-    const char *activation = json_string_value(json_object_get(r->object, "hidden_act"));
     linnet_status status = get_count(r, r->object, "hidden_size", WIDTH_MAX, &width);
     if (status == LINNET_OK)
         status = get_count(r, r->object, "intermediate_size", WIDTH_MAX, &ffn_width);
@@ -213,17 +245,37 @@ static linnet_status read_shape(reading *r, uint32_t *ret_context)
         status = get_count(r, r->object, "num_hidden_layers", LAYERS_MAX, &c->n_layers);
     if (status == LINNET_OK)
         status = get_count(r, r->object, "num_attention_heads", LINNET_HEADS_MAX, &c->n_heads);
-    c->n_kv_heads = r->is_llama ? c->n_heads : 0;
+    if (status == LINNET_OK)
+        status = get_count(r, r->object, "max_position_embeddings", COUNT_MAX, &context);
+    if (status == LINNET_OK)
+        status = get_count(r, r->object, "vocab_size", LINNET_TOKENS_MAX, &c->vocabulary);
+    if (status != LINNET_OK)
+        return status;
+    put_u32(r, "block_count", c->n_layers);
+    put_u32(r, "embedding_length", width);
+    put_u32(r, "feed_forward_length", ffn_width);
+    put_u32(r, "context_length", context);
+    put_u32(r, "vocab_size", c->vocabulary);
+    put_u32(r, "attention.head_count", c->n_heads);
+    *ret_width = width;
+    *ret_context = context;
+    return LINNET_OK;
+}
+
+static linnet_status read_shape(reading *r, uint32_t *ret_context)
+{
+    checkpoint_config *c = &r->config;
+    uint32_t width = 0;
+    double epsilon = 0;
+    const char *activation = json_string_value(json_object_get(r->object, "hidden_act"));
+    linnet_status status = read_sizes(r, &width, ret_context);
+    c->n_kv_heads = r->family == LLAMA ? c->n_heads : 0;
     if (status == LINNET_OK)
         status = get_count(r, r->object, "num_key_value_heads", LINNET_HEADS_MAX, &c->n_kv_heads);
     if (status == LINNET_OK && c->n_heads > 0)
         c->head_width = width / c->n_heads;
     if (status == LINNET_OK)
         status = get_count(r, r->object, "head_dim", WIDTH_MAX, &c->head_width);
-    if (status == LINNET_OK)
-        status = get_count(r, r->object, "max_position_embeddings", COUNT_MAX, &context);
-    if (status == LINNET_OK)
-        status = get_count(r, r->object, "vocab_size", LINNET_TOKENS_MAX, &c->vocabulary);
     if (status == LINNET_OK)
         status = get_positive(r, r->object, "rms_norm_eps", &epsilon);
     if (status != LINNET_OK)
@@ -233,18 +285,11 @@ static linnet_status read_shape(reading *r, uint32_t *ret_context)
     if (c->head_width % 2 != 0)
         return linnet_fail(r->err, LINNET_ERR_RANGE, "heads of %u cannot turn in pairs",
                            (unsigned)c->head_width);
-    put_u32(r, "block_count", c->n_layers);
-    put_u32(r, "embedding_length", width);
-    put_u32(r, "feed_forward_length", ffn_width);
-    put_u32(r, "context_length", context);
-    put_u32(r, "vocab_size", c->vocabulary);
-    put_u32(r, "attention.head_count", c->n_heads);
     put_u32(r, "attention.head_count_kv", c->n_kv_heads);
     put_u32(r, "attention.key_length", c->head_width);
     put_u32(r, "attention.value_length", c->head_width);
     put_u32(r, "rope.dimension_count", c->head_width);
     put_f32(r, "attention.layer_norm_rms_epsilon", epsilon);
-    *ret_context = context;
     return LINNET_OK;
 }
 
@@ -252,9 +297,9 @@ static linnet_status read_flags(reading *r)
 {
     bool in_attention = false, in_ffn = false;
     linnet_status status = get_flag(r, "tie_word_embeddings", &r->config.is_tied);
-    if (status == LINNET_OK && r->is_llama)
+    if (status == LINNET_OK && r->family == LLAMA)
         status = get_flag(r, "attention_bias", &in_attention);
-    if (status == LINNET_OK && r->is_llama)
+    if (status == LINNET_OK && r->family == LLAMA)
         status = get_flag(r, "mlp_bias", &in_ffn);
     r->config.biases = r->config.architecture->biases;
     for (uint32_t t = LINNET_TARGET_ATTN_Q; t <= LINNET_TARGET_FFN_DOWN; t++)
@@ -447,13 +492,91 @@ static linnet_status read_windows(reading *r)
     return status;
 }
 
+/* ---- bert ---- */
+
+/* A setting must be absent or this text. */
+static linnet_status want_text(const reading *r, const char *name, const char *wanted)
+{
+    const json_t *value = find(r->object, name);
+    const char *text = json_string_value(value);
+    return !value || (text && strcmp(text, wanted) == 0) ? LINNET_OK : refuse(r, name);
+}
+
+/* Names of the labels: id2label has them by number; without it there are two. */
+static linnet_status read_labels(const reading *r)
+{
+    const json_t *names = find(r->object, "id2label");
+    uint32_t n = names ? (uint32_t)json_object_size(names) : 2;
+    linnet_buffer elements = {0};
+    linnet_status status = LINNET_OK;
+    for (uint32_t i = 0; i < n && status == LINNET_OK; i++) {
+        char number[16], usual[24];
+        (void)snprintf(number, sizeof(number), "%u", (unsigned)i);
+        (void)snprintf(usual, sizeof(usual), "LABEL_%u", (unsigned)i);
+        const char *name = names ? json_string_value(json_object_get(names, number)) : usual;
+        if (!name)
+            status =
+                linnet_fail(r->err, LINNET_ERR_FORMAT, "'id2label' has no name of label %u", (unsigned)i);
+        linnet_buffer_append_le64(&elements, name ? strlen(name) : 0);
+        linnet_buffer_append_text(&elements, name ? name : "");
+    }
+    char key[96];
+    if (status == LINNET_OK)
+        linnet_gguf_writer_array(r->writer, key_of(r, "classifier.output_labels", key), LINNET_GGUF_STRING, n,
+                                 &elements);
+    linnet_buffer_release(&elements);
+    return status;
+}
+
+static linnet_status read_bert(reading *r)
+{
+    enum { RANK = 4 }; /* how llama.cpp pools a text for a head */
+    char key[96];
+    uint32_t width = 0, context = 0, n_types = 2; /* transformers' default */
+    double epsilon = 1e-12;
+    linnet_status status = read_sizes(r, &width, &context);
+    if (status == LINNET_OK)
+        status = get_positive(r, r->object, "layer_norm_eps", &epsilon);
+    if (status == LINNET_OK)
+        status = get_count(r, r->object, "type_vocab_size", COUNT_MAX, &n_types);
+    if (status == LINNET_OK)
+        status = want_text(r, "hidden_act", "gelu");
+    if (status == LINNET_OK)
+        status = want_text(r, "position_embedding_type", "absolute");
+    if (status == LINNET_OK)
+        status = want_text(r, "problem_type", "single_label_classification");
+    if (status == LINNET_OK)
+        status = read_labels(r);
+    if (status != LINNET_OK)
+        return status;
+    r->config.n_kv_heads = r->config.n_heads;
+    r->config.biases = r->config.architecture->biases;
+    r->config.begin = r->config.end = -1;
+    put_f32(r, "attention.layer_norm_epsilon", epsilon);
+    linnet_gguf_writer_bool(r->writer, key_of(r, "attention.causal", key), false);
+    put_u32(r, "pooling_type", RANK);
+    linnet_gguf_writer_u32(r->writer, "tokenizer.ggml.token_type_count", n_types);
+    return LINNET_OK;
+}
+
 /* ---- the file ---- */
+
+/* llama and qwen2. */
+static linnet_status read_decoder(reading *r)
+{
+    uint32_t context = 0;
+    linnet_status status = read_shape(r, &context);
+    if (status == LINNET_OK)
+        status = read_flags(r);
+    if (status == LINNET_OK)
+        status = read_rope(r, context);
+    return status == LINNET_OK && r->family == QWEN2 ? read_windows(r) : status;
+}
 
 linnet_status linnet_checkpoint_read_config(const char *directory, linnet_gguf_writer *writer,
                                             checkpoint_config *ret_config, linnet_error *err)
 {
     json_t *object = NULL;
-    uint32_t context = 0;
     linnet_status status = linnet_json_load_file(directory, "config.json", LINNET_CONFIG_BYTES_MAX,
                                                  LINNET_JSON_VALUES_MAX, 0, &object, err);
     if (status != LINNET_OK)
@@ -463,13 +586,7 @@ linnet_status linnet_checkpoint_read_config(const char *directory, linnet_gguf_w
     if (status == LINNET_OK)
         status = refuse_unknown(&r);
     if (status == LINNET_OK)
-        status = read_shape(&r, &context);
-    if (status == LINNET_OK)
-        status = read_flags(&r);
-    if (status == LINNET_OK)
-        status = read_rope(&r, context);
-    if (status == LINNET_OK && !r.is_llama)
-        status = read_windows(&r);
+        status = r.family == BERT ? read_bert(&r) : read_decoder(&r);
     json_decref(object);
     if (status != LINNET_OK) {
         free(r.config.factors);

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tokenizer.json of a checkpoint as tokenizer.* of a GGUF file, so that one tokenizer serves both. Two kinds
- * are read. Byte pair encoding over bytes needs a pre-tokenizer that linnet has, known by its regular
+ * tokenizer.json of a checkpoint as tokenizer.* of a GGUF file, so that one tokenizer serves both. Three
+ * kinds are read. Byte pair encoding over bytes needs a pre-tokenizer that linnet has, known by its regular
  * expression. A SentencePiece vocabulary, which transformers writes as byte pair encoding with byte fallback,
  * becomes scores again: SentencePiece joins whichever neighbours give the best piece, so each way to put a
- * piece together must be among the merges, and those of a piece must stand together. Everything else that
- * would cut texts in another way is refused by name. Two things GGUF does not say, and neither linnet nor
- * llama.cpp does: texts are not brought into Unicode's NFC first (qwen2), and the space in front of a text
- * is put behind special tokens too (prepend_scheme "first"). Sources: huggingface/tokenizers; llama.cpp's
- * convert_hf_to_gguf.py.
+ * piece together must be among the merges, and those of a piece must stand together. BERT's WordPiece has
+ * U+2581 in front of what begins a word in GGUF, where tokenizers has ## in front of what does not.
+ * Everything else that would cut texts in another way is refused by name. Two things GGUF does not say, and
+ * neither linnet nor llama.cpp does: texts are not brought into Unicode's NFC first (qwen2), and the space in
+ * front of a text is put behind special tokens too (prepend_scheme "first"). And words of more than a hundred
+ * characters are the unknown token for BERT, here they are cut as others are. Sources:
+ * huggingface/tokenizers; llama.cpp's convert_hf_to_gguf.py.
  */
 #include "checkpoint.h"
 
@@ -35,6 +37,7 @@ typedef struct reading {
     json_t *file;     /* tokenizer.json */
     json_t *settings; /* tokenizer_config.json, or NULL */
     json_t *model, *vocabulary;
+    bool is_wordpiece;
     piece *pieces; /* owned, config->vocabulary of them, by id */
     linnet_error *err;
 } reading;
@@ -428,6 +431,51 @@ static linnet_status put_spm(reading *r)
     return status;
 }
 
+/* ---- WordPiece ---- */
+
+static linnet_status put_normalizer(const reading *r)
+{
+    const json_t *normalizer = json_object_get(r->file, "normalizer");
+    const json_t *strips = json_object_get(normalizer, "strip_accents");
+    bool lowers = is_on(normalizer, "lowercase");
+    if (!text_is(normalizer, "type", "BertNormalizer") || !is_on(normalizer, "clean_text") ||
+        !is_on(normalizer, "handle_chinese_chars"))
+        return refuse(r, "another normalizer than BertNormalizer that cleans and parts Chinese characters");
+    if (!text_is(json_object_get(r->file, "pre_tokenizer"), "type", "BertPreTokenizer"))
+        return refuse(r, "another pre_tokenizer than BertPreTokenizer");
+    if (!text_is(r->model, "continuing_subword_prefix", "##"))
+        return refuse(r, "a continuing_subword_prefix other than ##");
+    linnet_gguf_writer_bool(r->writer, "tokenizer.ggml.normalizer.lowercase", lowers);
+    linnet_gguf_writer_bool(r->writer, "tokenizer.ggml.normalizer.strip_accents",
+                            json_is_boolean(strips) ? json_is_true(strips) : lowers);
+    return LINNET_OK;
+}
+
+static linnet_status put_wordpiece(reading *r)
+{
+    int64_t unknown = id_of(r, json_string_value(json_object_get(r->model, "unk_token")));
+    linnet_status status = put_normalizer(r);
+    if (status == LINNET_OK && unknown < 0)
+        status = linnet_fail(r->err, LINNET_ERR_FORMAT, "its unk_token is no token");
+    if (status != LINNET_OK)
+        return status;
+    linnet_gguf_writer_text(r->writer, "tokenizer.ggml.model", "bert");
+    linnet_gguf_writer_u32(r->writer, "tokenizer.ggml.unknown_token_id", (uint32_t)unknown);
+    r->pieces[unknown].type = PIECE_CONTROL; /* as llama.cpp has it: it is not written in texts */
+    return LINNET_OK;
+}
+
+/* What a piece has in front of it in GGUF; *text is moved behind what it has here. */
+static const char *word_mark(const reading *r, const piece *p, const char **text)
+{
+    if (!r->is_wordpiece || !p->text || p->type != PIECE_NORMAL)
+        return "";
+    if (strncmp(p->text, "##", 2) != 0)
+        return SPACE_MARK;
+    *text += 2;
+    return "";
+}
+
 /* ---- what stands around a text ---- */
 
 /* "<s>", or an object with it. */
@@ -492,6 +540,24 @@ static linnet_status read_processor(const reading *r, int64_t begin, int64_t end
     return LINNET_OK;
 }
 
+/* [CLS] and [SEP], by a template or by a step that does nothing else. */
+static linnet_status put_bert_ends(const reading *r)
+{
+    const json_t *processor = json_object_get(r->file, "post_processor");
+    int64_t begin = named_token(r, "cls_token", id_of(r, "[CLS]")),
+            end = named_token(r, "sep_token", id_of(r, "[SEP]"));
+    bool is_plain = text_is(processor, "type", "BertProcessing"), begins = is_plain, ends = is_plain;
+    linnet_status status = is_plain ? LINNET_OK : read_processor(r, begin, end, &begins, &ends);
+    if (status == LINNET_OK && (begin < 0 || end < 0 || !begins || !ends))
+        status = refuse(r, "a post_processor that does not put cls_token and sep_token around a text");
+    if (status != LINNET_OK)
+        return status;
+    linnet_gguf_writer_u32(r->writer, "tokenizer.ggml.bos_token_id", (uint32_t)begin); /* llama.cpp's name */
+    linnet_gguf_writer_u32(r->writer, "tokenizer.ggml.cls_token_id", (uint32_t)begin);
+    linnet_gguf_writer_u32(r->writer, "tokenizer.ggml.seperator_token_id", (uint32_t)end); /* sic */
+    return LINNET_OK;
+}
+
 static linnet_status put_ends(const reading *r)
 {
     int64_t begin = named_token(r, "bos_token", r->config->begin),
@@ -517,9 +583,10 @@ static void put_tokens(const reading *r)
         const piece *p = &r->pieces[id];
         char padding[24];
         (void)snprintf(padding, sizeof(padding), "[PAD%u]", (unsigned)id);
-        const char *text = p->text ? p->text : padding;
-        linnet_buffer_append_le64(&tokens, strlen(text));
-        linnet_buffer_append(&tokens, text, strlen(text));
+        const char *text = p->text ? p->text : padding, *mark = word_mark(r, p, &text);
+        linnet_buffer_append_le64(&tokens, strlen(mark) + strlen(text));
+        linnet_buffer_append_text(&tokens, mark);
+        linnet_buffer_append_text(&tokens, text);
         linnet_buffer_append_le32(&types, p->text ? p->type : PIECE_UNUSED);
     }
     linnet_gguf_writer_array(r->writer, "tokenizer.ggml.tokens", LINNET_GGUF_STRING, r->config->vocabulary,
@@ -566,9 +633,14 @@ static linnet_status check_model(const reading *r)
 {
     static const char *const none[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
     const char *type = json_string_value(json_object_get(r->model, "type"));
-    if (!type || strcmp(type, "BPE") != 0)
-        return linnet_fail(r->err, LINNET_ERR_UNSUPPORTED, "its tokenizer is '%.40s'; BPE is read",
-                           type ? type : "");
+    const char *wanted = r->is_wordpiece ? "WordPiece" : "BPE";
+    if (!type || strcmp(type, wanted) != 0)
+        return linnet_fail(r->err, LINNET_ERR_UNSUPPORTED, "its tokenizer is '%.40s'; %s is read",
+                           type ? type : "", wanted);
+    if (r->is_wordpiece)
+        return json_is_object(r->vocabulary)
+                   ? LINNET_OK
+                   : linnet_fail(r->err, LINNET_ERR_FORMAT, "its tokenizer has no vocab");
     for (size_t i = 0; i < ARRAY_LEN(none); i++) {
         const json_t *value = json_object_get(r->model, none[i]);
         if (!is_off(value) && !text_is(r->model, none[i], ""))
@@ -583,13 +655,16 @@ static linnet_status read_file(reading *r)
 {
     r->model = json_object_get(r->file, "model");
     r->vocabulary = json_object_get(r->model, "vocab");
+    r->is_wordpiece = r->config->architecture->has_pooled_head;
     linnet_status status = check_model(r);
     if (status == LINNET_OK)
         status = read_pieces(r);
     if (status == LINNET_OK)
-        status = is_on(r->model, "byte_fallback") ? put_spm(r) : put_bpe(r);
+        status = r->is_wordpiece                    ? put_wordpiece(r)
+                 : is_on(r->model, "byte_fallback") ? put_spm(r)
+                                                    : put_bpe(r);
     if (status == LINNET_OK)
-        status = put_ends(r);
+        status = r->is_wordpiece ? put_bert_ends(r) : put_ends(r);
     if (status == LINNET_OK)
         put_tokens(r);
     return status;

@@ -46,21 +46,36 @@ bool linnet_layout_parse_index(linnet_text text, uint32_t *ret_index, size_t *re
     return true;
 }
 
+void linnet_layout_stem(uint32_t layer, linnet_target target, char stem[LINNET_LAYOUT_STEM_BYTES])
+{
+    if (linnet_target_is_head(target))
+        (void)snprintf(stem, LINNET_LAYOUT_STEM_BYTES, "%s", linnet_target_name(target));
+    else
+        (void)snprintf(stem, LINNET_LAYOUT_STEM_BYTES, "blk.%u.%s", (unsigned)layer,
+                       linnet_target_name(target));
+}
+
 bool linnet_layout_parse_name(linnet_text name, const char *suffix, uint32_t *ret_layer,
                               linnet_target *ret_target)
 {
     size_t n_digits, n_suffix = strlen(suffix);
-    if (name.n_bytes < 4 + n_suffix || memcmp(name.bytes, "blk.", 4) != 0 ||
-        memcmp(name.bytes + name.n_bytes - n_suffix, suffix, n_suffix) != 0)
+    if (name.n_bytes < n_suffix || memcmp(name.bytes + name.n_bytes - n_suffix, suffix, n_suffix) != 0)
         return false;
-    linnet_text rest = {name.bytes + 4, name.n_bytes - 4 - n_suffix};
-    if (!linnet_layout_parse_index(rest, ret_layer, &n_digits))
+    linnet_text rest = {name.bytes, name.n_bytes - n_suffix};
+    bool is_block = rest.n_bytes > 4 && memcmp(rest.bytes, "blk.", 4) == 0;
+    uint32_t layer = LINNET_LAYER_HEAD;
+    if (is_block &&
+        !linnet_layout_parse_index((linnet_text){rest.bytes + 4, rest.n_bytes - 4}, &layer, &n_digits))
         return false;
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        char wanted[40];
-        (void)snprintf(wanted, sizeof(wanted), ".%s.weight", names[i]); /* at most 19 bytes */
-        if (!linnet_text_is((linnet_text){rest.bytes + n_digits, rest.n_bytes - n_digits}, wanted))
+        char wanted[LINNET_LAYOUT_STEM_BYTES + 8];
+        if (linnet_target_is_head((linnet_target)i) == is_block)
             continue;
+        linnet_layout_stem(layer, (linnet_target)i, wanted);
+        strcat(wanted, ".weight");
+        if (!linnet_text_is(rest, wanted))
+            continue;
+        *ret_layer = layer;
         *ret_target = (linnet_target)i;
         return true;
     }
@@ -104,15 +119,22 @@ linnet_status linnet_layout_model_read(const linnet_gguf *gguf, layout_model *re
     return LINNET_OK;
 }
 
+static void tensor_name(uint32_t layer, linnet_target target, char name[64])
+{
+    char stem[LINNET_LAYOUT_STEM_BYTES];
+    linnet_layout_stem(layer, target, stem);
+    (void)snprintf(name, 64, "%s.weight", stem);
+}
+
 linnet_status linnet_layout_describe(const layout_model *model, uint32_t layer, linnet_target target,
                                      uint32_t rank, linnet_layout_entry *ret_entry, linnet_error *err)
 {
     linnet_layout_entry entry = {.layer = layer, .target = target, .rank = rank};
     const char *path = linnet_gguf_path(model->gguf);
-    (void)snprintf(entry.name, sizeof(entry.name), "blk.%u.%s.weight", (unsigned)layer,
-                   linnet_target_name(target));
+    bool is_there = linnet_target_is_head(target) ? layer == LINNET_LAYER_HEAD : layer < model->n_layers;
+    tensor_name(layer, target, entry.name);
     const linnet_gguf_tensor *tensor = linnet_gguf_find_tensor(model->gguf, entry.name);
-    if (!tensor || layer >= model->n_layers)
+    if (!tensor || !is_there)
         return linnet_fail(err, LINNET_ERR_UNSUPPORTED, "model '%s' has no tensor '%s' to adapt", path,
                            entry.name);
     if (tensor->n_dims != 2 || tensor->dims[0] > INT32_MAX || tensor->dims[1] > INT32_MAX)
@@ -181,10 +203,24 @@ linnet_status linnet_layout_assemble(const linnet_layout_entry *entries, size_t 
     return LINNET_OK;
 }
 
-bool linnet_layout_has(const layout_model *model, uint32_t layer, linnet_target target)
+size_t linnet_layout_n_places(const layout_model *model)
+{
+    return (size_t)model->n_layers * LINNET_BLOCK_TARGETS + (LINNET_TARGETS - LINNET_BLOCK_TARGETS);
+}
+
+layout_place linnet_layout_place(const layout_model *model, size_t i)
+{
+    size_t n_blocks = (size_t)model->n_layers * LINNET_BLOCK_TARGETS;
+    if (i < n_blocks)
+        return (layout_place){(uint32_t)(i / LINNET_BLOCK_TARGETS),
+                              (linnet_target)(i % LINNET_BLOCK_TARGETS)};
+    return (layout_place){LINNET_LAYER_HEAD, (linnet_target)(LINNET_BLOCK_TARGETS + (i - n_blocks))};
+}
+
+bool linnet_layout_has(const layout_model *model, layout_place place)
 {
     char name[64];
-    (void)snprintf(name, sizeof(name), "blk.%u.%s.weight", (unsigned)layer, linnet_target_name(target));
+    tensor_name(place.layer, place.target, name);
     return linnet_gguf_find_tensor(model->gguf, name) != NULL;
 }
 
@@ -199,15 +235,16 @@ linnet_status linnet_layout_create(const linnet_gguf *model, uint32_t rank, floa
     if (target_mask == 0 || target_mask >> LINNET_TARGETS != 0)
         return linnet_fail(err, LINNET_ERR_ARG, "target mask 0x%x names no or unknown targets",
                            (unsigned)target_mask);
-    linnet_layout_entry *entries = calloc((size_t)info.n_layers * LINNET_TARGETS, sizeof(entries[0]));
+    linnet_layout_entry *entries = calloc(linnet_layout_n_places(&info), sizeof(entries[0]));
     if (!entries)
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for the layout of %u layers",
                            (unsigned)info.n_layers);
-    for (uint32_t layer = 0; layer < info.n_layers; layer++)
-        for (uint32_t t = 0; t < LINNET_TARGETS && status == LINNET_OK; t++)
-            if ((target_mask >> t & 1) != 0 &&
-                (target_mask != LINNET_TARGETS_ALL || linnet_layout_has(&info, layer, (linnet_target)t)))
-                status = linnet_layout_describe(&info, layer, (linnet_target)t, rank, &entries[n++], err);
+    for (size_t i = 0; i < linnet_layout_n_places(&info) && status == LINNET_OK; i++) {
+        layout_place place = linnet_layout_place(&info, i);
+        if ((target_mask >> place.target & 1) != 0 &&
+            (target_mask != LINNET_TARGETS_ALL || linnet_layout_has(&info, place)))
+            status = linnet_layout_describe(&info, place.layer, place.target, rank, &entries[n++], err);
+    }
     if (status == LINNET_OK)
         status = linnet_layout_assemble(entries, n, alpha, ret_layout, err);
     free(entries);

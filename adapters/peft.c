@@ -21,7 +21,8 @@
 #define CONFIG_FILE "adapter_config.json"
 #define WEIGHTS_FILE "adapter_model.safetensors"
 #define MAGNITUDE ".lora_magnitude_vector"
-#define PATTERN_MAX 128 /* bytes of a pattern of ranks or alphas */
+#define MODEL_PREFIX "base_model.model." /* of every name in the file of weights */
+#define PATTERN_MAX 128                  /* bytes of a pattern of ranks or alphas */
 
 typedef struct peft_config {
     json_t *json; /* owned */
@@ -193,15 +194,42 @@ static linnet_status read_config(const char *directory, const linnet_architectur
     return status;
 }
 
+/* ---- names of modules ---- */
+
+enum { MODULE_MAX = 160 };
+
+/* "model.layers.3.self_attn.q_proj"; of the head "classifier". */
+static void module_path(const linnet_architecture *architecture, uint32_t layer, linnet_target target,
+                        char path[MODULE_MAX])
+{
+    if (linnet_target_is_head(target))
+        (void)snprintf(path, MODULE_MAX, "%s", architecture->hf[target]);
+    else
+        (void)snprintf(path, MODULE_MAX, "%s.%u.%s", architecture->hf_layers, (unsigned)layer,
+                       architecture->hf[target]);
+}
+
+/* What of a path is enough for peft, which goes by the ends of names: "layers.3.self_attn.q_proj". */
+static void module_short_path(const linnet_architecture *architecture, const linnet_layout_entry *entry,
+                              char path[MODULE_MAX])
+{
+    char whole[MODULE_MAX];
+    size_t n_before = strlen(architecture->hf_layers) - strlen(strrchr(architecture->hf_layers, '.') + 1);
+    module_path(architecture, entry->layer, entry->target, whole);
+    (void)snprintf(path, MODULE_MAX, "%s", whole + (linnet_target_is_head(entry->target) ? 0 : n_before));
+}
+
 /* ---- the weights ---- */
 
-/* Behind the block's number: ".self_attn.q_proj.lora_A.weight". */
-static bool parse_module(const linnet_architecture *architecture, const char *rest, found_factor *factor)
+/* In front of ".lora_A.weight": one of the modules of a block, or of the head. */
+static bool parse_module(const linnet_architecture *architecture, const char *rest, bool is_head,
+                         found_factor *factor)
 {
     for (uint32_t t = 0; t < LINNET_TARGETS; t++) {
-        for (int is_b = 0; architecture->hf[t] && is_b <= 1; is_b++) {
+        bool is_known = architecture->hf[t] && linnet_target_is_head((linnet_target)t) == is_head;
+        for (int is_b = 0; is_known && is_b <= 1; is_b++) {
             char wanted[64];
-            (void)snprintf(wanted, sizeof(wanted), ".%s.lora_%c.weight", architecture->hf[t],
+            (void)snprintf(wanted, sizeof(wanted), "%s.lora_%c.weight", architecture->hf[t],
                            is_b ? 'B' : 'A');
             if (strcmp(rest, wanted) != 0)
                 continue;
@@ -219,8 +247,12 @@ static bool parse_name(const linnet_architecture *architecture, const char *name
     const char *headless = strchr(architecture->hf_layers, '.') + 1; /* "model.layers" -> "layers" */
     char prefixes[2][64];
     size_t n_digits = 0;
-    (void)snprintf(prefixes[0], sizeof(prefixes[0]), "base_model.model.%s.", architecture->hf_layers);
-    (void)snprintf(prefixes[1], sizeof(prefixes[1]), "base_model.model.%s.", headless);
+    factor->layer = LINNET_LAYER_HEAD;
+    if (strncmp(name, MODEL_PREFIX, strlen(MODEL_PREFIX)) == 0 &&
+        parse_module(architecture, name + strlen(MODEL_PREFIX), true, factor))
+        return true;
+    (void)snprintf(prefixes[0], sizeof(prefixes[0]), MODEL_PREFIX "%s.", architecture->hf_layers);
+    (void)snprintf(prefixes[1], sizeof(prefixes[1]), MODEL_PREFIX "%s.", headless);
     for (size_t p = 0; p < ARRAY_LEN(prefixes); p++) {
         size_t n_prefix = strlen(prefixes[p]);
         if (strncmp(name, prefixes[p], n_prefix) != 0)
@@ -228,7 +260,7 @@ static bool parse_name(const linnet_architecture *architecture, const char *name
         const char *rest = name + n_prefix;
         if (!linnet_layout_parse_index((linnet_text){rest, strlen(rest)}, &factor->layer, &n_digits))
             return false;
-        return parse_module(architecture, rest + n_digits, factor);
+        return rest[n_digits] == '.' && parse_module(architecture, rest + n_digits + 1, false, factor);
     }
     return false;
 }
@@ -237,9 +269,8 @@ static bool parse_name(const linnet_architecture *architecture, const char *name
 static linnet_status check_module(const peft_config *config, const linnet_architecture *architecture,
                                   const char *name, found_factor *factor, linnet_error *err)
 {
-    char module[160];
-    (void)snprintf(module, sizeof(module), "%s.%u.%s", architecture->hf_layers, (unsigned)factor->layer,
-                   architecture->hf[factor->target]);
+    char module[MODULE_MAX];
+    module_path(architecture, factor->layer, factor->target, module);
     double rank = by_pattern(config->json, "rank_pattern", module, config->rank);
     double alpha = by_pattern(config->json, "alpha_pattern", module, config->alpha);
     uint64_t found = factor->factor == LINNET_FACTOR_A ? factor->rows : factor->columns;
@@ -298,9 +329,9 @@ static const linnet_safetensors_tensor *find_magnitude(const linnet_safetensors 
                                                        const linnet_architecture *architecture,
                                                        const linnet_layout_entry *entry)
 {
-    char module[160];
-    int n =
-        snprintf(module, sizeof(module), ".%u.%s", (unsigned)entry->layer, architecture->hf[entry->target]);
+    char path[MODULE_MAX], module[MODULE_MAX + 1];
+    module_short_path(architecture, entry, path);
+    int n = snprintf(module, sizeof(module), ".%s", path);
     for (size_t i = 0; i < linnet_safetensors_n_tensors(file); i++) {
         const linnet_safetensors_tensor *tensor = linnet_safetensors_at(file, i);
         const char *end = strstr(tensor->name, MAGNITUDE);
@@ -381,45 +412,70 @@ linnet_status linnet_adapter_load_peft(const char *directory, const layout_model
 
 /* ---- writing ---- */
 
-/* Does every layer from 0 to the last have the same targets? Then short module names say it all. */
-static bool is_uniform(const linnet_layout *layout)
+/* Does every layer from 0 to the last have the same targets? */
+static bool has_equal_layers(const linnet_layout *layout)
 {
-    size_t n_layers = (size_t)layout->entries[layout->n_entries - 1].layer + 1;
-    if (layout->n_entries % n_layers != 0)
+    size_t n = layout->n_entries;
+    while (n > 0 && layout->entries[n - 1].layer == LINNET_LAYER_HEAD)
+        n--;
+    size_t n_layers = n > 0 ? (size_t)layout->entries[n - 1].layer + 1 : 1;
+    if (n % n_layers != 0)
         return false;
-    size_t n_targets = layout->n_entries / n_layers;
-    for (size_t e = 0; e < layout->n_entries; e++)
+    size_t n_targets = n / n_layers;
+    for (size_t e = 0; e < n; e++)
         if (layout->entries[e].layer != e / n_targets ||
             layout->entries[e].target != layout->entries[e % n_targets].target)
             return false;
     return true;
 }
 
+/* Does peft take a target for the module of this name? It goes by the end of names. */
+static bool is_named(const linnet_architecture *architecture, uint32_t target, const char *name)
+{
+    const char *module = architecture->hf[target];
+    while (module && *module && strcmp(module, name) != 0)
+        module = linnet_module_end(module);
+    return module && *module;
+}
+
 /* "q_proj" for "self_attn.q_proj", unless another target's module ends so too, as gpt2's "c_proj". */
 static const char *short_name(const linnet_architecture *architecture, linnet_target target)
 {
-    const char *end = strchr(architecture->hf[target], '.');
-    for (uint32_t t = 0; t < LINNET_TARGETS; t++)
-        if (t != (uint32_t)target && architecture->hf[t] &&
-            strcmp(strchr(architecture->hf[t], '.'), end) == 0)
-            return architecture->hf[target];
-    return end + 1;
+    const char *module = architecture->hf[target], *dot = strrchr(module, '.');
+    for (uint32_t t = 0; dot && t < LINNET_TARGETS; t++)
+        if (t != (uint32_t)target && is_named(architecture, t, dot + 1))
+            return module;
+    return dot ? dot + 1 : module;
+}
+
+/* Do short names say which matrices are adapted? Not bert's "output.dense", which names those of
+ * "attention.output.dense" too, unless they are adapted as well. */
+static bool is_uniform(const linnet_layout *layout, const linnet_architecture *architecture)
+{
+    uint32_t adapted = 0;
+    for (size_t e = 0; e < layout->n_entries; e++)
+        adapted |= UINT32_C(1) << layout->entries[e].target;
+    for (uint32_t target = 0; target < LINNET_TARGETS; target++)
+        for (uint32_t t = 0; (adapted >> target & 1) != 0 && t < LINNET_TARGETS; t++)
+            if ((adapted >> t & 1) == 0 &&
+                is_named(architecture, t, short_name(architecture, (linnet_target)target)))
+                return false;
+    return has_equal_layers(layout);
 }
 
 /* peft matches names by their end: "q_proj", or "layers.3.self_attn.q_proj" for just that one. NULL: no
  * memory. */
 static json_t *target_modules(const linnet_layout *layout, const linnet_architecture *architecture)
 {
-    const char *layers = strrchr(architecture->hf_layers, '.') + 1;
-    bool uniform = is_uniform(layout);
+    bool uniform = is_uniform(layout, architecture);
     json_t *modules = json_array();
     for (size_t e = 0; modules && e < layout->n_entries; e++) {
         const linnet_layout_entry *entry = &layout->entries[e];
-        if (uniform && entry->layer > 0)
-            break;
-        json_t *name = uniform
-                           ? json_string(short_name(architecture, entry->target))
-                           : json_sprintf("%s.%u.%s", layers, entry->layer, architecture->hf[entry->target]);
+        char path[MODULE_MAX];
+        module_short_path(architecture, entry, path);
+        if (uniform && entry->layer > 0 && entry->layer != LINNET_LAYER_HEAD)
+            continue;
+        json_t *name = json_string(uniform ? short_name(architecture, entry->target) : path);
         if (json_array_append_new(modules, name) != 0) { /* fails for a NULL name too */
             json_decref(modules);
             return NULL;
@@ -433,15 +489,13 @@ static json_t *target_modules(const linnet_layout *layout, const linnet_architec
 static json_t *pattern_object(const linnet_layout *layout, const linnet_architecture *architecture,
                               bool of_rank)
 {
-    const char *layers = strrchr(architecture->hf_layers, '.') + 1;
     json_t *object = json_object();
     for (size_t e = 0; object && e < layout->n_entries; e++) {
         const linnet_layout_entry *entry = &layout->entries[e];
-        char name[PATTERN_MAX];
+        char name[MODULE_MAX];
         if (of_rank ? entry->rank == layout->entries[0].rank : entry->alpha == 0)
             continue;
-        (void)snprintf(name, sizeof(name), "%s.%u.%s", layers, (unsigned)entry->layer,
-                       architecture->hf[entry->target]);
+        module_short_path(architecture, entry, name);
         json_t *value = of_rank ? json_integer((json_int_t)entry->rank) : json_real((double)entry->alpha);
         if (json_object_set_new(object, name, value) != 0) {
             json_decref(object);
@@ -458,14 +512,16 @@ static linnet_status save_config(const linnet_layout *layout, const linnet_archi
 {
     linnet_status status = LINNET_OK;
     char *path = linnet_path_join(directory, CONFIG_FILE), *text = NULL;
-    json_t *config = json_pack(
-        "{s:s, s:s, s:i, s:f, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:b, s:s, s:n, s:n, s:o, s:o}", "peft_type",
-        "LORA", "task_type", "CAUSAL_LM", "r", (int)layout->entries[0].rank, "lora_alpha",
-        (double)layout->alpha, "target_modules", target_modules(layout, architecture), "lora_dropout", 0.0,
-        "bias", "none", "fan_in_fan_out", architecture->hf_is_transposed, "use_rslora", 0, "use_dora", 0,
-        "init_lora_weights", 1, "inference_mode", 1, "base_model_name_or_path", base_model_name,
-        "modules_to_save", "layers_to_transform", "rank_pattern", pattern_object(layout, architecture, true),
-        "alpha_pattern", pattern_object(layout, architecture, false));
+    /* Of a task SEQ_CLS peft would keep a copy of the classifier beside its LoRA: an encoder has no task. */
+    json_t *config =
+        json_pack("{s:s, s:s?, s:i, s:f, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:b, s:s, s:n, s:n, s:o, s:o}",
+                  "peft_type", "LORA", "task_type", architecture->has_pooled_head ? NULL : "CAUSAL_LM", "r",
+                  (int)layout->entries[0].rank, "lora_alpha", (double)layout->alpha, "target_modules",
+                  target_modules(layout, architecture), "lora_dropout", 0.0, "bias", "none", "fan_in_fan_out",
+                  architecture->hf_is_transposed, "use_rslora", 0, "use_dora", 0, "init_lora_weights", 1,
+                  "inference_mode", 1, "base_model_name_or_path", base_model_name, "modules_to_save",
+                  "layers_to_transform", "rank_pattern", pattern_object(layout, architecture, true),
+                  "alpha_pattern", pattern_object(layout, architecture, false));
     if (config && layout->alpha == floorf(layout->alpha) && /* people write 16, not 16.0 */
         json_object_set_new(config, "lora_alpha", json_integer((json_int_t)layout->alpha)) != 0) {
         json_decref(config);
@@ -487,8 +543,9 @@ static void describe_factor(const linnet_layout_entry *entry, const linnet_archi
                             char letter, const float *values, linnet_safetensors_tensor *tensor)
 {
     bool is_a = letter == 'A';
-    (void)snprintf(tensor->name, sizeof(tensor->name), "base_model.model.%s.%u.%s.lora_%c.weight",
-                   architecture->hf_layers, (unsigned)entry->layer, architecture->hf[entry->target], letter);
+    char module[MODULE_MAX];
+    module_path(architecture, entry->layer, entry->target, module);
+    (void)snprintf(tensor->name, sizeof(tensor->name), MODEL_PREFIX "%s.lora_%c.weight", module, letter);
     tensor->type = LINNET_SAFETENSORS_F32;
     tensor->n_dims = 2;
     tensor->dims[0] = is_a ? entry->rank : entry->rows;

@@ -216,10 +216,11 @@ typedef struct quantize_job {
     uint32_t type;
 } quantize_job;
 
-/* Vectors and learned positions stay; so does what is no matrix. */
+/* Vectors stay, and so do learned positions and kinds of text, which are added as vectors are. */
 static bool is_matrix(const linnet_gguf_tensor *tensor)
 {
-    return tensor->n_dims == 2 && !linnet_text_is(tensor->name, "position_embd.weight");
+    return tensor->n_dims == 2 && !linnet_text_is(tensor->name, "position_embd.weight") &&
+           !linnet_text_is(tensor->name, "token_types.weight");
 }
 
 /* The type that a tensor gets. */

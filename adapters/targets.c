@@ -19,7 +19,24 @@
 /* Is text a module's name, or its end behind a dot? "self_attn.q_proj", "q_proj". */
 static bool names_module(linnet_text text, const char *module)
 {
-    return module && (linnet_text_is(text, module) || linnet_text_is(text, strchr(module, '.') + 1));
+    for (; module && *module; module = linnet_module_end(module))
+        if (linnet_text_is(text, module))
+            return true;
+    return false;
+}
+
+/* What text names in one family. "dense" names so much of bert that it names nothing there: as a target of
+ * any model it is phi2's. */
+static uint32_t modules_of(const linnet_architecture *row, linnet_text text)
+{
+    uint32_t mask = 0;
+    size_t n = 0;
+    for (size_t t = 0; t < LINNET_TARGETS; t++)
+        if (names_module(text, row->hf[t])) {
+            mask |= UINT32_C(1) << t;
+            n++;
+        }
+    return n > 2 ? 0 : mask;
 }
 
 /* "attn_q", "self_attn.q_proj" and "q_proj" are the same target. "c_proj" is two, as for peft. 0: none. */
@@ -27,13 +44,11 @@ static uint32_t targets_of(linnet_text text)
 {
     const linnet_architecture *row;
     uint32_t mask = 0;
-    for (size_t t = 0; t < LINNET_TARGETS; t++) {
+    for (size_t t = 0; t < LINNET_TARGETS; t++)
         if (linnet_text_is(text, linnet_target_name((linnet_target)t)))
             mask |= UINT32_C(1) << t;
-        for (size_t i = 0; (row = linnet_architecture_at(i)); i++)
-            if (names_module(text, row->hf[t]))
-                mask |= UINT32_C(1) << t;
-    }
+    for (size_t i = 0; (row = linnet_architecture_at(i)); i++)
+        mask |= modules_of(row, text);
     return mask;
 }
 
@@ -51,7 +66,7 @@ linnet_status linnet_targets_parse(const char *text, uint32_t *ret_mask, linnet_
             return linnet_fail(
                 err, LINNET_ERR_ARG,
                 "unknown target '%.*s'; use all, or some of attn_q, attn_k, attn_v, attn_qkv, attn_output, "
-                "ffn_gate, ffn_up, ffn_down with commas",
+                "ffn_gate, ffn_up, ffn_down, cls, cls.output with commas",
                 name.n_bytes < 40 ? (int)name.n_bytes : 40, name.bytes);
         mask |= named;
         at += name.n_bytes;
@@ -124,19 +139,20 @@ static linnet_status parse_items(const char *text, uint32_t rank, float alpha, t
 }
 
 /* By any of a matrix's names: attn_q, blk.3.attn_q, q_proj, self_attn.q_proj, layers.3.self_attn.q_proj. */
-static bool matches(const char *pattern, const linnet_architecture *architecture, uint32_t layer,
-                    linnet_target target)
+static bool matches(const char *pattern, const linnet_architecture *architecture, layout_place place)
 {
-    const char *stem = linnet_target_name(target), *module = architecture->hf[target];
+    const char *module = architecture->hf[place.target];
     char name[PATTERN_MAX];
-    (void)snprintf(name, sizeof(name), "blk.%u.%s", (unsigned)layer, stem);
-    if (fnmatch(pattern, stem, 0) == 0 || fnmatch(pattern, name, 0) == 0)
+    linnet_layout_stem(place.layer, place.target, name);
+    if (fnmatch(pattern, linnet_target_name(place.target), 0) == 0 || fnmatch(pattern, name, 0) == 0)
         return true;
-    if (!module)
+    for (const char *at = module; at && *at; at = linnet_module_end(at))
+        if (fnmatch(pattern, at, 0) == 0)
+            return true;
+    if (!module || linnet_target_is_head(place.target))
         return false;
-    (void)snprintf(name, sizeof(name), "layers.%u.%s", (unsigned)layer, module);
-    return fnmatch(pattern, module, 0) == 0 || fnmatch(pattern, strchr(module, '.') + 1, 0) == 0 ||
-           fnmatch(pattern, name, 0) == 0;
+    (void)snprintf(name, sizeof(name), "layers.%u.%s", (unsigned)place.layer, module);
+    return fnmatch(pattern, name, 0) == 0;
 }
 
 /* rsLoRA (Kalajdzievski 2023): alpha / sqrt(rank) is alpha' / rank. */
@@ -151,23 +167,23 @@ static linnet_status choose_entries(const layout_model *model, target_item *item
                                     linnet_error *err)
 {
     size_t n = 0;
-    for (uint32_t layer = 0; layer < model->n_layers; layer++)
-        for (uint32_t t = 0; t < LINNET_TARGETS; t++) {
-            size_t i = 0;
-            if (!linnet_layout_has(model, layer, (linnet_target)t))
-                continue;
-            while (i < n_items && !matches(items[i].pattern, model->architecture, layer, (linnet_target)t))
-                i++;
-            if (i == n_items)
-                continue;
-            linnet_status status =
-                linnet_layout_describe(model, layer, (linnet_target)t, items[i].rank, &entries[n], err);
-            if (status != LINNET_OK)
-                return status;
-            float own = folded(items[i].alpha, items[i].rank, by_root);
-            entries[n++].alpha = own == alpha ? 0 : own;
-            items[i].is_used = true;
-        }
+    for (size_t p = 0; p < linnet_layout_n_places(model); p++) {
+        layout_place place = linnet_layout_place(model, p);
+        size_t i = 0;
+        if (!linnet_layout_has(model, place))
+            continue;
+        while (i < n_items && !matches(items[i].pattern, model->architecture, place))
+            i++;
+        if (i == n_items)
+            continue;
+        linnet_status status =
+            linnet_layout_describe(model, place.layer, place.target, items[i].rank, &entries[n], err);
+        if (status != LINNET_OK)
+            return status;
+        float own = folded(items[i].alpha, items[i].rank, by_root);
+        entries[n++].alpha = own == alpha ? 0 : own;
+        items[i].is_used = true;
+    }
     *ret_n = n;
     return LINNET_OK;
 }
@@ -184,7 +200,7 @@ linnet_status linnet_layout_create_for(const linnet_gguf *model, const char *tar
         status = parse_items(targets, rank, alpha, items, &n_items, err);
     if (status != LINNET_OK)
         return status;
-    linnet_layout_entry *entries = calloc((size_t)info.n_layers * LINNET_TARGETS, sizeof(entries[0]));
+    linnet_layout_entry *entries = calloc(linnet_layout_n_places(&info), sizeof(entries[0]));
     if (!entries)
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for the layout of %u layers",
                            (unsigned)info.n_layers);

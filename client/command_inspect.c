@@ -70,6 +70,18 @@ static linnet_text tensor_type(const linnet_gguf_tensor *tensor)
     return name ? (linnet_text){name, strlen(name)} : (linnet_text){"?", 1};
 }
 
+/* The names of an encoder's labels; NULL: the file names none. */
+static const linnet_gguf_value *find_labels(const linnet_gguf *gguf)
+{
+    linnet_text architecture = text_of_key(gguf, "general.architecture");
+    char key[96];
+    (void)snprintf(key, sizeof(key), "%.*s.classifier.output_labels",
+                   architecture.n_bytes < 60 ? (int)architecture.n_bytes : 60, architecture.bytes);
+    const linnet_gguf_value *labels = linnet_gguf_find(gguf, key);
+    bool is_list = labels && labels->kind == LINNET_GGUF_ARRAY && labels->element_kind == LINNET_GGUF_STRING;
+    return is_list ? labels : NULL;
+}
+
 /* ---- JSON ---- */
 
 static json_t *json_of_tensor(const linnet_gguf_tensor *t)
@@ -120,6 +132,15 @@ static json_t *json_of_tokenizer(const linnet_gguf *gguf)
     return object;
 }
 
+static json_t *json_of_labels(const linnet_gguf_value *labels)
+{
+    json_t *names = json_array();
+    linnet_text name;
+    for (size_t at = 0; linnet_gguf_array_text(labels, &at, &name);)
+        (void)json_array_append_new(names, client_json_text(name.bytes, name.n_bytes));
+    return names;
+}
+
 static void emit_inspection(const linnet_cli *cli, const linnet_gguf *gguf)
 {
     uint64_t tensor_bytes = 0, n = n_parameters(gguf, &tensor_bytes);
@@ -134,6 +155,8 @@ static void emit_inspection(const linnet_cli *cli, const linnet_gguf *gguf)
         (void)json_array_append_new(tensors, json_of_tensor(linnet_gguf_tensor_at(gguf, i)));
     (void)json_object_set_new(result, "tensors", tensors);
     (void)json_object_set_new(result, "tokenizer", json_of_tokenizer(gguf));
+    if (find_labels(gguf))
+        (void)json_object_set_new(result, "labels", json_of_labels(find_labels(gguf)));
     (void)json_object_set_new(result, "metadata", json_of_metadata(gguf));
     linnet_cli_emit(cli, result);
 }
@@ -182,6 +205,20 @@ static void print_tensors(const linnet_cli *cli, const linnet_gguf *gguf)
     linnet_table_destroy(table);
 }
 
+static void print_labels(const linnet_cli *cli, const linnet_gguf_value *labels)
+{
+    linnet_buffer line = {0};
+    linnet_text name;
+    for (size_t at = 0, n = 0; line.n_bytes < SHOWN_BYTES && linnet_gguf_array_text(labels, &at, &name);
+         n++) {
+        linnet_buffer_append_text(&line, n > 0 ? ", " : "");
+        client_append_line(&line, name.bytes, name.n_bytes < SHOWN_BYTES ? name.n_bytes : SHOWN_BYTES);
+    }
+    linnet_cli_say(cli, "%llu labels: %.*s\n", (unsigned long long)labels->n_elements, (int)line.n_bytes,
+                   line.bytes ? (const char *)line.bytes : "");
+    linnet_buffer_release(&line);
+}
+
 static void print_inspection(const linnet_cli *cli, const linnet_gguf *gguf)
 {
     char human[16];
@@ -192,6 +229,8 @@ static void print_inspection(const linnet_cli *cli, const linnet_gguf *gguf)
     linnet_cli_say(cli, "\n%llu parameters in %zu tensors, %s; %zu bytes in all\n", (unsigned long long)n,
                    linnet_gguf_n_tensors(gguf), linnet_human_bytes(tensor_bytes, human),
                    linnet_gguf_n_bytes(gguf));
+    if (find_labels(gguf))
+        print_labels(cli, find_labels(gguf));
 }
 
 static int command_inspect(linnet_cli *cli, int argc, char **argv)

@@ -88,7 +88,7 @@ static linnet_status start_adapter(train_run *r, linnet_error *err)
 static linnet_status load_records(train_run *r, linnet_error *err)
 {
     const train_options *o = r->options;
-    linnet_encoding encoding = {.end_token = o->end_token};
+    linnet_encoding encoding = {.end_token = o->end_token, .model = r->m.model};
     linnet_status status = client_context(&r->m, o->context, USUAL_CONTEXT, &encoding.context_tokens, err);
     if (status == LINNET_OK)
         status = linnet_dataset_load(o->data, o->skip_bad, &r->data, err);

@@ -13,6 +13,8 @@ extern const linnet_command client_command_generate, client_command_chat, client
 extern const linnet_command client_command_inspect;
 /* command_evaluate.c */
 extern const linnet_command client_command_evaluate;
+/* command_classify.c */
+extern const linnet_command client_command_classify;
 /* command_train.c */
 extern const linnet_command client_command_train;
 /* command_adapter.c */

@@ -9,7 +9,7 @@ int main(int argc, char **argv)
         client_command_generate, client_command_chat,     client_command_tokenize, client_command_evaluate,
         client_command_train,    client_command_adapter,  client_command_inspect,  client_command_bench,
         client_command_enroll,   client_command_run,      client_command_status,   client_command_data,
-        client_command_forget,   client_command_quantize, client_command_serve,
+        client_command_forget,   client_command_quantize, client_command_serve,    client_command_classify,
     };
     linnet_error err = {0};
     if (linnet_crypto_init(&err) != LINNET_OK) {

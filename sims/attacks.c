@@ -109,9 +109,9 @@ static void reverse_words(char *text)
     }
 }
 
-static void swap_texts(char **a, char **b)
+static void swap_numbers(uint32_t *a, uint32_t *b)
 {
-    char *held = *a;
+    uint32_t held = *a;
     *a = *b;
     *b = held;
 }
@@ -123,6 +123,8 @@ static char **label_of(linnet_record *record)
         return &record->completion;
     if (record->kind == LINNET_RECORD_MESSAGES && record->n_messages > 0)
         return &record->messages[record->n_messages - 1].content;
+    if (record->kind == LINNET_RECORD_LABEL)
+        return &record->label; /* NULL where the record has a number */
     return NULL;
 }
 
@@ -134,8 +136,12 @@ void attack_labels(linnet_dataset *dataset)
         char **other = i < half ? label_of(&dataset->records[i + half]) : NULL;
         if (!own)
             reverse_words(dataset->records[i].text);
-        else if (other)
-            swap_texts(own, other);
+        if (!own || !other)
+            continue;
+        char *held = *own;
+        *own = *other;
+        *other = held;
+        swap_numbers(&dataset->records[i].label_index, &dataset->records[i + half].label_index);
     }
 }
 

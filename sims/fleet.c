@@ -76,7 +76,8 @@ static linnet_status exchange(void *context, const linnet_http_request *request,
 linnet_encoding fleet_encoding(const fleet *f)
 {
     return (linnet_encoding){.context_tokens = f->config->plan.context_tokens,
-                             .end_token = f->config->plan.end_token};
+                             .end_token = f->config->plan.end_token,
+                             .model = f->model};
 }
 
 /* Without an evaluation set, every fifth record of a device becomes one, and leaves its training records. */

@@ -59,9 +59,11 @@ static linnet_status split_make(const linnet_device *device, split *ret_split, l
     return LINNET_OK;
 }
 
-static linnet_encoding encoding_of(const linnet_plan *plan)
+static linnet_encoding encoding_of(const linnet_device *device)
 {
-    return (linnet_encoding){.context_tokens = plan->context_tokens, .end_token = plan->end_token};
+    return (linnet_encoding){.context_tokens = device->plan.context_tokens,
+                             .end_token = device->plan.end_token,
+                             .model = device->config.model};
 }
 
 /* The token set of an index list; an empty list is an empty set. */
@@ -69,7 +71,7 @@ static linnet_status set_make(const linnet_device *device, const linnet_dataset 
                               const size_t *indices, size_t n, linnet_token_set **ret_set, linnet_error *err)
 {
     static const size_t none[1];
-    linnet_encoding encoding = encoding_of(&device->plan);
+    linnet_encoding encoding = encoding_of(device);
     if (n == 0) /* a NULL list would mean everything */
         return linnet_token_set_create(dataset, none, 0, device->config.tokenizer, &encoding, ret_set, err);
     return linnet_token_set_create(dataset, indices, n, device->config.tokenizer, &encoding, ret_set, err);
@@ -88,7 +90,7 @@ static linnet_status training_set(const linnet_device *device, linnet_token_set 
 static linnet_status held_out_set(const linnet_device *device, linnet_token_set **ret_set, linnet_error *err)
 {
     const linnet_dataset *own = device->config.held_out;
-    const linnet_encoding encoding = encoding_of(&device->plan);
+    const linnet_encoding encoding = encoding_of(device);
     split s = {0};
     if (own)
         return linnet_token_set_create(own, NULL, own->n_records, device->config.tokenizer, &encoding,

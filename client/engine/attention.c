@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Causal attention, a head and QUERIES queries at a time: their scores against all keys they may see fit one
- * thread's tile, so that no tokens x tokens matrix exists beyond it; the backward pass makes the
- * probabilities again (Dao et al. 2022, FlashAttention, algorithm 4, without its inner blocks over keys).
- * Queries of a tile see different keys: the products run over all that one of them sees and the rest of a row
- * is zero. In the backward pass the heads of a group share keys and values; each writes gradients of its own,
- * which are then summed in the order of heads, so that the result does not depend on threads. */
+/* Attention, causal unless it sees all, a head and QUERIES queries at a time: their scores against all keys
+ * they may see fit one thread's tile, so that no tokens x tokens matrix exists beyond it; the backward pass
+ * makes the probabilities again (Dao et al. 2022, FlashAttention, algorithm 4, without its inner blocks over
+ * keys). Queries of a tile see different keys: the products run over all that one of them sees and the rest
+ * of a row is zero. In the backward pass the heads of a group share keys and values; each writes gradients of
+ * its own, which are then summed in the order of heads, so that the result does not depend on threads. */
 #include "attention.h"
 
 #include <math.h>
@@ -49,10 +49,16 @@ static size_t first_key(const linnet_attention *attention, size_t position)
     return attention->window != 0 && position >= attention->window ? position + 1 - attention->window : 0;
 }
 
+/* The end of the keys that a query at `position` sees. */
+static size_t last_key(const linnet_attention *attention, size_t position)
+{
+    return attention->sees_all ? attention->position + attention->n_queries : position + 1;
+}
+
 static key_range keys_of(const linnet_attention *attention, size_t start, size_t n_rows)
 {
     size_t first = first_key(attention, attention->position + start);
-    return (key_range){first, attention->position + start + n_rows - first};
+    return (key_range){first, last_key(attention, attention->position + start + n_rows - 1) - first};
 }
 
 /* Entries [first, last) of a row of scores become probabilities, the others up to `stride` zero. */
@@ -119,7 +125,8 @@ static void probabilities(const attention_work *work, size_t head, size_t start,
            tile, step);
     for (size_t row = 0; row < n_rows; row++)
         softmax(attention->work->product.kernels, tile + row * step,
-                first_key(attention, before + row) - keys.first, before + row + 1 - keys.first, step);
+                first_key(attention, before + row) - keys.first,
+                last_key(attention, before + row) - keys.first, step);
 }
 
 /* Items are tiles of queries, head by head. */

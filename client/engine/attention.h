@@ -2,7 +2,7 @@
 #ifndef LINNET_ENGINE_ATTENTION_H
 #define LINNET_ENGINE_ATTENTION_H
 
-/* Inner header: causal attention with grouped key/value heads, forward and backward. */
+/* Inner header: attention with grouped key/value heads, causal or not, forward and backward. */
 
 #include "workspace.h"
 
@@ -11,6 +11,7 @@ typedef struct linnet_attention {
     size_t n_heads, n_kv_heads, head_width;
     size_t n_queries, position; /* query i stands at position + i and sees no keys behind itself */
     size_t window;              /* and this many at most, itself included; 0: all */
+    bool sees_all;              /* an encoder's: a query sees all keys; window is 0 */
     float scale;                /* of scores */
     float cap;                  /* scores become cap tanh(score / cap); 0: they do not */
 } linnet_attention;

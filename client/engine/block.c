@@ -7,10 +7,11 @@
  *
  * each linear with its bias and a low-rank side path where it has them; norms P behind a branch and N of
  * heads, the gate G and the scale r of sums only where the row has them (Touvron et al. 2023 and the families
- * after it). The backward pass writes gradients over the values they belong to as soon as these have had
- * their last use: normed, attended and activated turn into their gradients once d_A has been taken from them,
- * and q, k, v, gate and up in place. Normed inputs are cheaper to make again than to keep; what a norm behind
- * a product reads is kept. */
+ * after it). In a row that norms sums (Vaswani et al. 2017) both sums are normed and neither n nor m is: they
+ * are x and middle. The backward pass writes gradients over the values they belong to as soon as these have
+ * had their last use: normed, attended and activated turn into their gradients once d_A has been taken from
+ * them, and q, k, v, gate and up in place. Normed inputs are cheaper to make again than to keep; what a norm
+ * behind a product reads is kept. */
 #include "block.h"
 
 #include "attention.h"
@@ -18,7 +19,13 @@
 
 static bool has_gate(const linnet_block *block)
 {
-    return block->model->architecture->activation != LINNET_ACTIVATION_GELU;
+    return linnet_activation_has_gate(block->model->architecture->activation);
+}
+
+/* Is what a branch ends in read again in the backward pass, by a norm? */
+static bool keeps_branches(const linnet_model *model)
+{
+    return model->architecture->has_post_norms || model->architecture->norms_sums;
 }
 
 /* Does a branch's gradient differ from that of the sum that it joins? */
@@ -33,7 +40,7 @@ void linnet_block_parts(linnet_block *block, bool train, linnet_part parts[LINNE
     size_t n = block->n_tokens_max, width = model->shape.width, ffn_width = model->shape.ffn_width;
     size_t pair_width = 2 * (train && model->query_width > ffn_width ? model->query_width : ffn_width);
     size_t n_raw = train && model->architecture->has_qk_norms ? n : 0;
-    size_t n_out = train && model->architecture->has_post_norms ? n : 0;
+    size_t n_out = train && keeps_branches(model) ? n : 0;
     const linnet_part list[LINNET_BLOCK_PARTS] = {
         {&block->normed, n, width},
         {&block->q, n, model->query_width},
@@ -59,7 +66,7 @@ void linnet_block_share(linnet_block *block, bool train)
         block->activated = block->gate;
     if (!train || !row->has_qk_norms)
         block->raw_q = block->raw_k = NULL;
-    if (!train || !row->has_post_norms) {
+    if (!train || !keeps_branches(block->model)) {
         block->attention_out = block->middle;
         block->ffn_out = NULL;
     }
@@ -100,6 +107,7 @@ static linnet_attention attention_of(const linnet_block *block, const linnet_blo
                               .n_queries = n_queries,
                               .position = position,
                               .window = layer_of(block, pass)->window,
+                              .sees_all = model->architecture->is_bidirectional,
                               .scale = model->attention_scale,
                               .cap = model->attention_cap};
 }
@@ -117,37 +125,58 @@ static void prepare_heads(const linnet_block *block, const linnet_block_pass *pa
 
 /* ---- forward ---- */
 
-/* From the normed input of all tokens to middle, for tokens skip..n_tokens-1. */
+/* The input of a branch: x normed, in block->normed, or x itself. */
+static const float *branch_input(const linnet_block *block, const linnet_norm *norm, const float *x,
+                                 size_t n_tokens)
+{
+    if (!norm->weight)
+        return x;
+    linnet_norm_forward(block->work, norm, x, n_tokens, block->model->shape.width, block->normed);
+    return block->normed;
+}
+
+/* y = x + r branch over n tokens, with the norms that stand before and behind the sum. branch is y unless
+ * a norm reads it, which then finds there what it reads; of the two norms there is one at most. */
+static void join_branch(const linnet_block *block, const linnet_norm *before, const linnet_norm *behind,
+                        float *branch, const float *x, size_t n, float *y)
+{
+    size_t width = block->model->shape.width;
+    float *sum = behind->weight ? branch : y;
+    if (before->weight)
+        linnet_norm_forward(block->work, before, branch, n, width, y);
+    linnet_add(block->work, x, n * width, block->model->residual_scale, sum);
+    if (behind->weight)
+        linnet_norm_forward(block->work, behind, branch, n, width, y);
+}
+
+/* From the branch's input for all tokens to middle, for tokens skip..n_tokens-1. */
 static void attention_forward(const linnet_block *block, const linnet_block_pass *pass, const float *x,
-                              size_t skip)
+                              const float *input, size_t skip)
 {
     const linnet_model *model = block->model;
     const linnet_layer *layer = layer_of(block, pass);
     size_t width = model->shape.width, n = pass->n_tokens - skip, position = pass->position + skip;
     float *k = pass->k + pass->position * model->kv_width, *v = pass->v + pass->position * model->kv_width;
     float *raw_k = block->raw_k ? block->raw_k : k, *raw_q = block->raw_q ? block->raw_q : block->q;
-    forward(block, pass, LINNET_TARGET_ATTN_K, block->normed, pass->n_tokens, raw_k);
-    forward(block, pass, LINNET_TARGET_ATTN_V, block->normed, pass->n_tokens, v);
+    forward(block, pass, LINNET_TARGET_ATTN_K, input, pass->n_tokens, raw_k);
+    forward(block, pass, LINNET_TARGET_ATTN_V, input, pass->n_tokens, v);
     prepare_heads(block, pass, &layer->k_norm, raw_k, pass->n_tokens, pass->position, model->shape.n_kv_heads,
                   k);
-    forward(block, pass, LINNET_TARGET_ATTN_Q, block->normed + skip * width, n, raw_q);
+    forward(block, pass, LINNET_TARGET_ATTN_Q, input + skip * width, n, raw_q);
     prepare_heads(block, pass, &layer->q_norm, raw_q, n, position, model->shape.n_heads, block->q);
     linnet_attention attention = attention_of(block, pass, n, position);
     linnet_attention_forward(&attention, block->q, pass->k, pass->v, block->attended);
     forward(block, pass, LINNET_TARGET_ATTN_OUTPUT, block->attended, n, block->attention_out);
-    if (layer->attention_post_norm.weight)
-        linnet_norm_forward(block->work, &layer->attention_post_norm, block->attention_out, n, width,
-                            block->middle);
-    linnet_add(block->work, x + skip * width, n * width, model->residual_scale, block->middle);
+    join_branch(block, &layer->attention_post_norm, &layer->attention_sum_norm, block->attention_out,
+                x + skip * width, n, block->middle);
 }
 
-/* From m, the normed input of n tokens, to y; y NULL: only what the backward pass needs. */
+/* From m, the branch's input for n tokens, to y; y NULL: only what the backward pass needs. */
 static void ffn_forward(const linnet_block *block, const linnet_block_pass *pass, const float *m, size_t n,
                         float *y)
 {
     const linnet_model *model = block->model;
     const linnet_layer *layer = layer_of(block, pass);
-    size_t width = model->shape.width;
     float *up = has_gate(block) ? block->up : NULL, *out = block->ffn_out ? block->ffn_out : y;
     if (up)
         forward(block, pass, LINNET_TARGET_FFN_GATE, m, n, block->gate);
@@ -161,11 +190,10 @@ static void ffn_forward(const linnet_block *block, const linnet_block_pass *pass
         return;
     }
     forward(block, pass, LINNET_TARGET_FFN_DOWN, block->activated, n, out);
-    if (!y)
-        return;
-    if (layer->ffn_post_norm.weight)
-        linnet_norm_forward(block->work, &layer->ffn_post_norm, out, n, width, y);
-    linnet_add(block->work, block->middle, n * width, model->residual_scale, y);
+    if (y)
+        join_branch(block, &layer->ffn_post_norm, &layer->ffn_sum_norm, out, block->middle, n, y);
+    else if (layer->ffn_sum_norm.weight)
+        linnet_add(block->work, block->middle, n * model->shape.width, model->residual_scale, out);
 }
 
 void linnet_block_forward(const linnet_block *block, const linnet_block_pass *pass, const float *x,
@@ -173,14 +201,13 @@ void linnet_block_forward(const linnet_block *block, const linnet_block_pass *pa
 {
     const linnet_layer *layer = layer_of(block, pass);
     size_t width = block->model->shape.width, n = pass->n_tokens - skip;
-    linnet_norm_forward(block->work, &layer->attention_norm, x, pass->n_tokens, width, block->normed);
-    attention_forward(block, pass, x, skip);
-    if (block->model->architecture->is_parallel) {
-        ffn_forward(block, pass, block->normed + skip * width, n, y);
-        return;
-    }
-    linnet_norm_forward(block->work, &layer->ffn_norm, block->middle, n, width, block->normed);
-    ffn_forward(block, pass, block->normed, n, y);
+    const float *input = branch_input(block, &layer->attention_norm, x, pass->n_tokens);
+    attention_forward(block, pass, x, input, skip);
+    if (!block->model->architecture->is_parallel)
+        input = branch_input(block, &layer->ffn_norm, block->middle, n);
+    else
+        input += skip * width;
+    ffn_forward(block, pass, input, n, y);
 }
 
 /* ---- backward ---- */
@@ -218,13 +245,34 @@ static bool is_adapted(const linnet_block_pass *pass, linnet_target first, linne
     return false;
 }
 
-/* The normed input of targets first..last into block->normed, where the gradient of an A needs it. */
-static void renorm(const linnet_block *block, const linnet_block_pass *pass,
-                   const linnet_block_gradient *gradient, linnet_target first, linnet_target last,
-                   const linnet_norm *norm, const float *x)
+/* The input of targets first..last again, where the gradient of an A needs it; else anything. */
+static const float *input_again(const linnet_block *block, const linnet_block_pass *pass,
+                                const linnet_block_gradient *gradient, linnet_target first,
+                                linnet_target last, const linnet_norm *norm, const float *x)
 {
     if ((gradient->factors & LINNET_FACTOR_A) && is_adapted(pass, first, last))
-        linnet_norm_forward(block->work, norm, x, pass->n_tokens, block->model->shape.width, block->normed);
+        return branch_input(block, norm, x, pass->n_tokens);
+    return block->normed;
+}
+
+/* d_x += the gradient of a branch's input, through the norm that made it of x. */
+static void input_backward(const linnet_block *block, const linnet_block_pass *pass, const linnet_norm *norm,
+                           const float *x, const float *d_input, float *d_x)
+{
+    size_t n = pass->n_tokens, width = block->model->shape.width;
+    if (norm->weight)
+        linnet_norm_backward(block->work, norm, x, d_input, n, width, d_x, true);
+    else
+        linnet_add(block->work, d_input, n * width, 1, d_x);
+}
+
+/* The gradient of what a norm behind a sum makes of it becomes the sum's. */
+static void sum_backward(const linnet_block *block, const linnet_block_pass *pass, const linnet_norm *norm,
+                         const float *sum, float *d_x)
+{
+    if (norm->weight)
+        linnet_norm_backward(block->work, norm, sum, d_x, pass->n_tokens, block->model->shape.width, d_x,
+                             false);
 }
 
 /* The gradient of a branch's product from that of the sum that it joins; out: the product, for its norm. */
@@ -242,8 +290,8 @@ static const float *branch_gradient(const linnet_block *block, const linnet_bloc
     return block->branch;
 }
 
-/* From d_sum, the gradient of y, to that of the normed input, which is added to d_normed where need_input.
- * norm, x: what made the normed input. */
+/* From d_sum, the gradient of the sum, to that of the branch's input, which is added to d_normed where
+ * need_input. norm, x: what made the input. */
 static void ffn_backward(const linnet_block *block, const linnet_block_pass *pass,
                          const linnet_block_gradient *gradient, const linnet_norm *norm, const float *x,
                          bool need_input, const float *d_sum, float *d_normed)
@@ -260,10 +308,11 @@ static void ffn_backward(const linnet_block *block, const linnet_block_pass *pas
     backward(block, pass, LINNET_TARGET_FFN_DOWN, d_out, block->activated);
     linnet_activation_backward(block->work, model->architecture->activation, block->gate, up,
                                block->activated, n);
-    renorm(block, pass, gradient, LINNET_TARGET_FFN_GATE, LINNET_TARGET_FFN_UP, norm, x);
+    const float *input =
+        input_again(block, pass, gradient, LINNET_TARGET_FFN_GATE, LINNET_TARGET_FFN_UP, norm, x);
     if (up)
-        factors(block, pass, gradient, LINNET_TARGET_FFN_GATE, block->gate, block->normed);
-    factors(block, pass, gradient, LINNET_TARGET_FFN_UP, up ? up : block->gate, block->normed);
+        factors(block, pass, gradient, LINNET_TARGET_FFN_GATE, block->gate, input);
+    factors(block, pass, gradient, LINNET_TARGET_FFN_UP, up ? up : block->gate, input);
     if (!need_input)
         return;
     clear(d_normed, pass->n_tokens * model->shape.width);
@@ -284,7 +333,7 @@ static void heads_backward(const linnet_block *block, const linnet_block_pass *p
                              false);
 }
 
-/* From d_sum, the gradient of middle, to that of the normed input, which is added to d_normed where
+/* From d_sum, the gradient of the sum, to that of the branch's input, which is added to d_normed where
  * need_input. */
 static void attention_backward(const linnet_block *block, const linnet_block_pass *pass, const float *x,
                                const linnet_block_gradient *gradient, bool need_input, const float *d_sum,
@@ -304,10 +353,11 @@ static void attention_backward(const linnet_block *block, const linnet_block_pas
     linnet_attention_backward(&attention, block->q, pass->k, pass->v, block->attended, block->heads);
     heads_backward(block, pass, &layer->q_norm, block->raw_q, shape->n_heads, block->q);
     heads_backward(block, pass, &layer->k_norm, block->raw_k, shape->n_kv_heads, pass->k);
-    renorm(block, pass, gradient, LINNET_TARGET_ATTN_Q, LINNET_TARGET_ATTN_V, &layer->attention_norm, x);
-    factors(block, pass, gradient, LINNET_TARGET_ATTN_Q, block->q, block->normed);
-    factors(block, pass, gradient, LINNET_TARGET_ATTN_K, pass->k, block->normed);
-    factors(block, pass, gradient, LINNET_TARGET_ATTN_V, pass->v, block->normed);
+    const float *input = input_again(block, pass, gradient, LINNET_TARGET_ATTN_Q, LINNET_TARGET_ATTN_V,
+                                     &layer->attention_norm, x);
+    factors(block, pass, gradient, LINNET_TARGET_ATTN_Q, block->q, input);
+    factors(block, pass, gradient, LINNET_TARGET_ATTN_K, pass->k, input);
+    factors(block, pass, gradient, LINNET_TARGET_ATTN_V, pass->v, input);
     if (!need_input)
         return;
     if (d_normed == block->normed) /* else the feed-forward's part is in it already */
@@ -321,7 +371,6 @@ void linnet_block_backward(const linnet_block *block, const linnet_block_pass *p
                            const linnet_block_gradient *gradient, bool need_input, float *d_x)
 {
     const linnet_layer *layer = layer_of(block, pass);
-    size_t n = pass->n_tokens, width = block->model->shape.width;
     bool attention = need_input || is_adapted(pass, LINNET_TARGET_ATTN_Q, LINNET_TARGET_ATTN_OUTPUT);
     if (block->model->architecture->is_parallel) {
         /* middle, which nothing reads, takes the gradient of the input that both branches share */
@@ -329,14 +378,16 @@ void linnet_block_backward(const linnet_block *block, const linnet_block_pass *p
         if (attention)
             attention_backward(block, pass, x, gradient, need_input, d_x, block->middle);
         if (need_input)
-            linnet_norm_backward(block->work, &layer->attention_norm, x, block->middle, n, width, d_x, true);
+            input_backward(block, pass, &layer->attention_norm, x, block->middle, d_x);
         return;
     }
+    sum_backward(block, pass, &layer->ffn_sum_norm, block->ffn_out, d_x);
     ffn_backward(block, pass, gradient, &layer->ffn_norm, block->middle, attention, d_x, block->normed);
     if (!attention)
         return;
-    linnet_norm_backward(block->work, &layer->ffn_norm, block->middle, block->normed, n, width, d_x, true);
+    input_backward(block, pass, &layer->ffn_norm, block->middle, block->normed, d_x);
+    sum_backward(block, pass, &layer->attention_sum_norm, block->attention_out, d_x);
     attention_backward(block, pass, x, gradient, need_input, d_x, block->normed);
     if (need_input)
-        linnet_norm_backward(block->work, &layer->attention_norm, x, block->normed, n, width, d_x, true);
+        input_backward(block, pass, &layer->attention_norm, x, block->normed, d_x);
 }

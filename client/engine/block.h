@@ -22,7 +22,8 @@ typedef struct linnet_block {
                          backward */
     float *heads; /* backward only, may be gate: 2 x query_width, of gate and up once they are done with */
     float *raw_q, *raw_k; /* query_width, kv_width: before their norms, for the backward pass; else NULL */
-    float *attention_out; /* width: before its norm, for the backward pass; else middle */
+    float *attention_out; /* width: what a norm behind the branch or the sum reads, for the backward pass;
+                             else middle */
     float *ffn_out;       /* width: the same; else NULL, and y is used */
     float *branch;        /* width: the gradient of a branch that is normed or scaled; else NULL */
     float *h;             /* lora_table.rank_sum: of every linear, (n_tokens, rank) after one another */

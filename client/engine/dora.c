@@ -28,13 +28,13 @@ static linnet_status prepare_entry(const linnet_model *model, const linnet_adapt
     const float *magnitudes = adapter->magnitudes + linnet_layout_rows_before(adapter->layout, e);
     const float *b = linnet_adapter_b(adapter, e);
     double scale = linnet_layout_scale(adapter->layout, entry);
-    linnet_target first;
-    size_t n = linnet_lora_linears(model, entry->target, &first), at = 0;
+    const linnet_lora_linears linears = linnet_lora_linears_of(model, entry);
+    size_t at = 0;
     float *row = malloc(entry->columns * sizeof(float));
     if (!row)
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a row of '%s'", entry->name);
-    for (size_t i = 0; i < n; i++) {
-        const linnet_matrix *w = &model->layers[entry->layer].linears[first + i];
+    for (size_t i = 0; i < linears.n; i++) {
+        const linnet_matrix *w = &linears.matrices[i];
         for (size_t r = 0; r < w->rows; r++, at++) {
             double length =
                 row_length(w, r, linnet_adapter_a(adapter, e), b + at * entry->rank, entry->rank, scale, row);

@@ -5,11 +5,21 @@
 
 #include <stdlib.h>
 
+size_t linnet_lora_table_entries(const linnet_model *model)
+{
+    return (size_t)model->shape.n_layers * LINNET_LINEARS + LINNET_HEAD_LINEARS;
+}
+
+const linnet_lora *linnet_lora_of_head(const linnet_lora_table *table, const linnet_model *model)
+{
+    return table->entries + (size_t)model->shape.n_layers * LINNET_LINEARS;
+}
+
 linnet_status linnet_lora_table_init(linnet_lora_table *table, const linnet_model *model, linnet_error *err)
 {
     uint32_t n_layers = model->shape.n_layers;
     *table = (linnet_lora_table){.lowest_layer = n_layers};
-    table->entries = calloc((size_t)n_layers * LINNET_LINEARS, sizeof(table->entries[0]));
+    table->entries = calloc(linnet_lora_table_entries(model), sizeof(table->entries[0]));
     if (!table->entries)
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for the linears of %u layers",
                            (unsigned)n_layers);
@@ -24,46 +34,60 @@ void linnet_lora_table_release(linnet_lora_table *table)
 
 void linnet_lora_unbind(linnet_lora_table *table, const linnet_model *model)
 {
-    memset(table->entries, 0, (size_t)model->shape.n_layers * LINNET_LINEARS * sizeof(table->entries[0]));
+    memset(table->entries, 0, linnet_lora_table_entries(model) * sizeof(table->entries[0]));
     table->rank_sum = 0;
     table->lowest_layer = model->shape.n_layers;
 }
 
-size_t linnet_lora_linears(const linnet_model *model, linnet_target target, linnet_target *ret_first)
+static linnet_lora_linears linears_of_head(const linnet_model *model, const linnet_layout_entry *entry)
 {
-    bool is_fused = target == LINNET_TARGET_FFN_UP && model->architecture->has_fused_gate;
-    *ret_first = target == LINNET_TARGET_ATTN_QKV ? LINNET_TARGET_ATTN_Q
-                 : is_fused                       ? LINNET_TARGET_FFN_GATE
-                                                  : target;
-    return target == LINNET_TARGET_ATTN_QKV ? 3 : is_fused ? 2 : 1;
+    size_t i = (size_t)entry->target - LINNET_BLOCK_TARGETS;
+    if (i >= LINNET_HEAD_LINEARS || !model->head.linears[i].bytes)
+        return (linnet_lora_linears){NULL, 0, 0};
+    return (linnet_lora_linears){&model->head.linears[i], 1,
+                                 (size_t)model->shape.n_layers * LINNET_LINEARS + i};
+}
+
+linnet_lora_linears linnet_lora_linears_of(const linnet_model *model, const linnet_layout_entry *entry)
+{
+    bool is_qkv = entry->target == LINNET_TARGET_ATTN_QKV;
+    bool is_fused = entry->target == LINNET_TARGET_FFN_UP && model->architecture->has_fused_gate;
+    size_t first = is_qkv ? LINNET_TARGET_ATTN_Q : is_fused ? LINNET_TARGET_FFN_GATE : (size_t)entry->target;
+    if (linnet_target_is_head(entry->target))
+        return linears_of_head(model, entry);
+    if (entry->layer >= model->shape.n_layers)
+        return (linnet_lora_linears){NULL, 0, 0};
+    return (linnet_lora_linears){&model->layers[entry->layer].linears[first],
+                                 is_qkv     ? 3
+                                 : is_fused ? 2
+                                            : 1,
+                                 (size_t)entry->layer * LINNET_LINEARS + first};
 }
 
 static linnet_status bind_entry(linnet_lora_table *table, const linnet_model *model,
                                 const linnet_adapter *adapter, size_t index, linnet_error *err)
 {
     const linnet_layout_entry *entry = &adapter->layout->entries[index];
-    linnet_target first;
+    const linnet_lora_linears linears = linnet_lora_linears_of(model, entry);
     size_t rows = 0, at = 0;
-    if (entry->layer >= model->shape.n_layers || (size_t)entry->target >= LINNET_TARGETS)
+    if (linears.n == 0)
         return linnet_fail(err, LINNET_ERR_MISMATCH,
                            "the adapter adapts '%s', which model '%s' does not have", entry->name,
                            linnet_gguf_path(model->gguf));
-    size_t n = linnet_lora_linears(model, entry->target, &first);
     if (adapter->magnitudes && !adapter->gains)
         return linnet_fail(err, LINNET_ERR_ARG, "an adapter with magnitudes was not prepared for its model");
     const float *gains =
         adapter->gains ? adapter->gains + linnet_layout_rows_before(adapter->layout, index) : NULL;
-    const linnet_matrix *linears = &model->layers[entry->layer].linears[first];
-    linnet_lora *lora = &table->entries[entry->layer * LINNET_LINEARS + (size_t)first];
-    for (size_t i = 0; i < n; i++)
-        rows += linears[i].rows;
-    if (entry->rows != rows || entry->columns != linears[0].columns)
+    linnet_lora *lora = &table->entries[linears.first];
+    for (size_t i = 0; i < linears.n; i++)
+        rows += linears.matrices[i].rows;
+    if (entry->rows != rows || entry->columns != linears.matrices[0].columns)
         return linnet_fail(err, LINNET_ERR_MISMATCH,
                            "the adapter's '%s' is for a %u x %u matrix, that of model '%s' is %zu x %zu",
                            entry->name, (unsigned)entry->rows, (unsigned)entry->columns,
-                           linnet_gguf_path(model->gguf), rows, linears[0].columns);
-    for (size_t i = 0; i < n; at += linears[i++].rows) {
-        if (lora[i].rank != 0 || entry->rank == 0)
+                           linnet_gguf_path(model->gguf), rows, linears.matrices[0].columns);
+    for (size_t i = 0; i < linears.n; at += linears.matrices[i++].rows) {
+        if (lora[i].rank != 0 || entry->rank == 0 || entry->rank > LINNET_RANK_MAX)
             return linnet_fail(err, LINNET_ERR_MISMATCH, "the adapter's '%s' stands twice or has no rank",
                                entry->name);
         lora[i] = (linnet_lora){.a = linnet_adapter_a(adapter, index),
@@ -78,6 +102,17 @@ static linnet_status bind_entry(linnet_lora_table *table, const linnet_model *mo
     return LINNET_OK;
 }
 
+/* Where the h of each of n linears begins; returns the sum of their ranks. */
+static size_t place_h(linnet_lora *lora, size_t n)
+{
+    size_t rank_sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        lora[i].h_column = rank_sum;
+        rank_sum += lora[i].rank;
+    }
+    return rank_sum;
+}
+
 linnet_status linnet_lora_bind(linnet_lora_table *table, const linnet_model *model,
                                const linnet_adapter *adapter, linnet_error *err)
 {
@@ -90,21 +125,17 @@ linnet_status linnet_lora_bind(linnet_lora_table *table, const linnet_model *mod
         return status;
     }
     for (uint32_t layer = model->shape.n_layers; layer-- > 0;) {
-        size_t rank_sum = 0;
-        for (size_t target = 0; target < LINNET_LINEARS; target++) {
-            linnet_lora *lora = &table->entries[layer * LINNET_LINEARS + target];
-            lora->h_column = rank_sum;
-            rank_sum += lora->rank;
-        }
+        size_t rank_sum = place_h(table->entries + layer * LINNET_LINEARS, LINNET_LINEARS);
         table->rank_sum = rank_sum > table->rank_sum ? rank_sum : table->rank_sum;
         table->lowest_layer = rank_sum > 0 ? layer : table->lowest_layer;
     }
+    (void)place_h(table->entries + model->shape.n_layers * LINNET_LINEARS, LINNET_HEAD_LINEARS);
     return LINNET_OK;
 }
 
 void linnet_lora_drop(linnet_lora_table *table, const linnet_model *model, const linnet_dropout *dropout)
 {
-    for (size_t i = 0; i < (size_t)model->shape.n_layers * LINNET_LINEARS; i++)
+    for (size_t i = 0; i < linnet_lora_table_entries(model); i++)
         table->entries[i].dropout_mask = linnet_dropout_mask_of(dropout, table->entries[i].matrix);
 }
 

@@ -21,16 +21,26 @@ typedef struct linnet_lora {
     linnet_dropout_mask dropout_mask;
 } linnet_lora;
 
-/** The side paths of a model, [layer][linear]. An adapter of a matrix that holds several linears gives each
- * of them a side path: the same A, and its rows of B. */
+/** The side paths of a model, [layer][linear], then the head's. An adapter of a matrix that holds several
+ * linears gives each of them a side path: the same A, and its rows of B. */
 typedef struct linnet_lora_table {
-    linnet_lora *entries;  /* owned, n_layers x LINNET_LINEARS */
+    linnet_lora *entries;  /* owned, n_layers x LINNET_LINEARS + LINNET_HEAD_LINEARS */
     size_t rank_sum;       /* the largest sum of ranks in a layer: columns of h */
     uint32_t lowest_layer; /* with a side path; n_layers where none has */
 } linnet_lora_table;
 
-/** The linears whose rows an adapted matrix holds, one after another: [*ret_first, *ret_first + returned). */
-size_t linnet_lora_linears(const linnet_model *model, linnet_target target, linnet_target *ret_first);
+/** The linears whose rows an adapted matrix holds, one after another, and the first one's number in a table.
+ * n 0: the model has no such matrix. */
+typedef struct linnet_lora_linears {
+    const linnet_matrix *matrices; /* n */
+    size_t n, first;
+} linnet_lora_linears;
+linnet_lora_linears linnet_lora_linears_of(const linnet_model *model, const linnet_layout_entry *entry);
+
+/** How many entries a table has for the model. */
+size_t linnet_lora_table_entries(const linnet_model *model);
+/** Those of the head, LINNET_HEAD_LINEARS of them; h_column is 0 for the first, its rank for the second. */
+const linnet_lora *linnet_lora_of_head(const linnet_lora_table *table, const linnet_model *model);
 
 linnet_status linnet_lora_table_init(linnet_lora_table *table, const linnet_model *model,
                                      linnet_error *err) LINNET_NODISCARD;

@@ -11,8 +11,9 @@
 #include <stdlib.h>
 
 enum {
-    VOCABULARY_MAX = 1 << 28, /* ids are 32-bit integers */
-    LAYER_TENSORS_MIN = 5     /* of a block: a norm, q k v in one, attn_output, ffn_up, ffn_down */
+    VOCABULARY_MAX = 1 << 28,  /* ids are 32-bit integers */
+    TOKEN_TYPES_MAX = 1 << 16, /* kinds of text; BERT has two */
+    LAYER_TENSORS_MIN = 5      /* of a block: a norm, q k v in one, attn_output, ffn_up, ffn_down */
 };
 
 /* ---- tensors ---- */
@@ -98,8 +99,10 @@ static linnet_status read_layer_norms(opening *o, uint32_t index)
         uint32_t n;
         linnet_norm *norm;
     } list[] = {
-        {"attn_norm", true, row->norm, width, &layer->attention_norm},
-        {"ffn_norm", !row->is_parallel, row->norm, width, &layer->ffn_norm},
+        {"attn_norm", !row->norms_sums, row->norm, width, &layer->attention_norm},
+        {"ffn_norm", !row->is_parallel && !row->norms_sums, row->norm, width, &layer->ffn_norm},
+        {"attn_output_norm", row->norms_sums, row->norm, width, &layer->attention_sum_norm},
+        {"layer_output_norm", row->norms_sums, row->norm, width, &layer->ffn_sum_norm},
         {"post_attention_norm", row->has_post_norms, row->norm, width, &layer->attention_post_norm},
         {"post_ffw_norm", row->has_post_norms, row->norm, width, &layer->ffn_post_norm},
         {"attn_q_norm", row->has_qk_norms, LINNET_NORM_RMS, head_width, &layer->q_norm},
@@ -189,7 +192,7 @@ static linnet_status read_ffn(opening *o, uint32_t index)
     if (row->has_fused_gate) {
         status = read_linear(o, index, "ffn_up", gate_up, ARRAY_LEN(gate_up), shape->width);
     } else {
-        if (row->activation != LINNET_ACTIVATION_GELU)
+        if (linnet_activation_has_gate(row->activation))
             status = read_target(o, index, LINNET_TARGET_FFN_GATE, shape->ffn_width, shape->width);
         if (status == LINNET_OK)
             status = read_target(o, index, LINNET_TARGET_FFN_UP, shape->ffn_width, shape->width);
@@ -209,18 +212,94 @@ static linnet_status read_vocabulary(opening *o)
         return linnet_fail(o->err, LINNET_ERR_RANGE, "model '%s': a vocabulary of %" PRIu64 " tokens",
                            o->path, tensor->dims[1]);
     model->shape.vocabulary = tensor ? (uint32_t)tensor->dims[1] : 1;
-    linnet_status status =
-        find_matrix(o, "token_embd.weight", shape->vocabulary, shape->width, &model->embedding);
+    return find_matrix(o, "token_embd.weight", shape->vocabulary, shape->width, &model->embedding);
+}
+
+/* A matrix with as many rows as it says, 1 to rows_max. */
+static linnet_status find_rows(opening *o, const char *name, uint32_t rows_max, linnet_matrix *ret)
+{
+    const linnet_gguf_tensor *tensor = linnet_gguf_find_tensor(o->model->gguf, name);
+    if (tensor && (tensor->dims[1] < 1 || tensor->dims[1] > rows_max))
+        return linnet_fail(o->err, LINNET_ERR_RANGE,
+                           "model '%s': tensor '%s' has %" PRIu64 " rows, 1 to %" PRIu32 " can be", o->path,
+                           name, tensor->dims[1], rows_max);
+    return find_matrix(o, name, tensor ? (uint32_t)tensor->dims[1] : 1, o->model->shape.width, ret);
+}
+
+static linnet_status read_token_types(opening *o)
+{
+    static const char key[] = "tokenizer.ggml.token_type_count";
+    linnet_matrix *types = &o->model->token_types;
+    uint32_t count = 0;
+    linnet_status status = find_rows(o, "token_types.weight", TOKEN_TYPES_MAX, types);
+    if (status != LINNET_OK || !linnet_gguf_find(o->model->gguf, key))
+        return status;
+    status = linnet_gguf_get_u32(o->model->gguf, key, &count, o->err);
+    if (status == LINNET_OK && count != types->rows)
+        status = linnet_fail(o->err, LINNET_ERR_FORMAT,
+                             "model '%s': '%s' is %" PRIu32 ", token_types.weight has %zu rows", o->path, key,
+                             count, types->rows);
+    return status;
+}
+
+/* What is added to embeddings of tokens, and the norm behind the sum. */
+static linnet_status read_embedding_parts(opening *o)
+{
+    linnet_model *model = o->model;
+    const linnet_architecture *row = o->architecture;
+    linnet_status status = LINNET_OK;
+    if (row->rope == LINNET_ROPE_NONE)
+        status = find_matrix(o, "position_embd.weight", model->shape.context, model->shape.width,
+                             &model->positions);
+    if (status == LINNET_OK && row->has_token_types)
+        status = read_token_types(o);
+    if (status == LINNET_OK && row->has_embedding_norm)
+        status = read_norm(o, "token_embd_norm", row->norm, model->shape.width, &model->embedding_norm);
+    return status;
+}
+
+/* Logits of the vocabulary. */
+static linnet_status read_output(opening *o)
+{
+    linnet_model *model = o->model;
+    const linnet_model_shape *shape = &model->shape;
+    linnet_status status = LINNET_OK;
     model->shape.tied_output = !linnet_gguf_find_tensor(model->gguf, "output.weight");
     model->output = model->embedding;
-    if (status == LINNET_OK && !shape->tied_output)
+    if (!shape->tied_output)
         status = find_matrix(o, "output.weight", shape->vocabulary, shape->width, &model->output);
     if (status == LINNET_OK)
         status = read_vector(o, "output.bias", shape->vocabulary, o->architecture->has_output_bias,
                              &model->output_bias);
-    if (status == LINNET_OK && o->architecture->rope == LINNET_ROPE_NONE)
-        status = find_matrix(o, "position_embd.weight", shape->context, shape->width, &model->positions);
+    if (status == LINNET_OK)
+        status = read_norm(o, "output_norm", o->architecture->norm, shape->width, &model->output_norm);
     return status;
+}
+
+static bool has_linear(const opening *o, const char *weight, const char *bias)
+{
+    return linnet_gguf_find_tensor(o->model->gguf, weight) || linnet_gguf_find_tensor(o->model->gguf, bias);
+}
+
+/* Logits of labels, which a file may be without; and so may a head be without a pooler. */
+static linnet_status read_head(opening *o)
+{
+    linnet_head *head = &o->model->head;
+    linnet_matrix *pooler = &head->linears[LINNET_TARGET_CLS - LINNET_BLOCK_TARGETS];
+    linnet_matrix *output = &head->linears[LINNET_TARGET_CLS_OUTPUT - LINNET_BLOCK_TARGETS];
+    uint32_t width = o->model->shape.width;
+    linnet_status status = LINNET_OK;
+    if (has_linear(o, "cls.weight", "cls.bias")) {
+        status = find_matrix(o, "cls.weight", width, width, pooler);
+        if (status == LINNET_OK)
+            status = read_vector(o, "cls.bias", width, true, &head->biases[0]);
+    }
+    if (status != LINNET_OK || !has_linear(o, "cls.output.weight", "cls.output.bias"))
+        return status;
+    status = find_rows(o, "cls.output.weight", LINNET_LABELS_MAX, output);
+    if (status == LINNET_OK)
+        status = read_vector(o, "cls.output.bias", (uint32_t)output->rows, true, &head->biases[1]);
+    return status == LINNET_OK ? linnet_model_read_labels(o, (uint32_t)output->rows) : status;
 }
 
 /* Frequencies are divided by these: Llama 3's, or the long and short ones of LongRoPE (Ding et al. 2024). */
@@ -287,6 +366,8 @@ static linnet_status read_tensors(opening *o)
     if (status == LINNET_OK)
         status = read_vocabulary(o);
     if (status == LINNET_OK)
+        status = read_embedding_parts(o);
+    if (status == LINNET_OK)
         status = read_rope_factors(o);
     for (uint32_t i = 0; i < model->shape.n_layers && status == LINNET_OK; i++) {
         status = read_layer_norms(o, i);
@@ -296,7 +377,7 @@ static linnet_status read_tensors(opening *o)
             status = read_ffn(o, i);
     }
     if (status == LINNET_OK)
-        status = read_norm(o, "output_norm", o->architecture->norm, model->shape.width, &model->output_norm);
+        status = o->architecture->has_pooled_head ? read_head(o) : read_output(o);
     if (status == LINNET_OK)
         status = linnet_model_read_windows(o);
     return status == LINNET_OK ? refuse_tensors(o) : status;
@@ -336,6 +417,8 @@ void linnet_model_close(linnet_model *model)
         return;
     linnet_gguf_close(model->gguf);
     free(model->layers);
+    free(model->head.labels);
+    free(model->head.names);
     free(model->vectors);
     free(model);
 }
@@ -348,6 +431,48 @@ const linnet_model_shape *linnet_model_shape_of(const linnet_model *model)
 const linnet_gguf *linnet_model_gguf(const linnet_model *model)
 {
     return model->gguf;
+}
+
+bool linnet_model_is_encoder(const linnet_model *model)
+{
+    return model->architecture->has_pooled_head;
+}
+
+uint32_t linnet_model_n_labels(const linnet_model *model)
+{
+    return model->head.n_labels;
+}
+
+linnet_text linnet_model_label(const linnet_model *model, uint32_t label)
+{
+    return label < model->head.n_labels ? model->head.labels[label] : (linnet_text){"", 0};
+}
+
+linnet_status linnet_model_find_label(const linnet_model *model, const char *name, uint32_t *ret_label)
+{
+    for (uint32_t i = 0; i < model->head.n_labels; i++)
+        if (linnet_text_is(model->head.labels[i], name)) {
+            *ret_label = i;
+            return LINNET_OK;
+        }
+    return LINNET_ERR_NOT_FOUND;
+}
+
+linnet_status linnet_model_require_head(const linnet_model *model, linnet_error *err)
+{
+    const char *path = linnet_gguf_path(model->gguf);
+    if (model->head.n_labels > 1)
+        return LINNET_OK;
+    if (model->head.n_labels == 1)
+        return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                           "model '%s' has one label only, '%.*s': there is nothing to tell apart", path,
+                           (int)(model->head.labels[0].n_bytes < 40 ? model->head.labels[0].n_bytes : 40),
+                           model->head.labels[0].bytes);
+    if (!linnet_model_is_encoder(model))
+        return linnet_fail(err, LINNET_ERR_UNSUPPORTED, "model '%s' is a language model: it has no labels",
+                           path);
+    return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                       "model '%s' has no tensor 'cls.output.weight': an encoder without labels", path);
 }
 
 const char *linnet_model_architecture(const linnet_model *model)

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 enum {
     LAYERS_MAX = 4096,   /* models in use have up to about 130 */
@@ -23,7 +24,6 @@ typedef struct neutral_key {
 static const neutral_key neutral_keys[] = {
     {"expert_count", 0},
     {"expert_used_count", 0},
-    {"attention.causal", 1},
     {"attention.clamp_kqv", 0},
     {"attention.max_alibi_bias", 0},
     {"attention.temperature_scale", 0},
@@ -31,6 +31,10 @@ static const neutral_key neutral_keys[] = {
     {"rope.scaling.alpha", 0},
     {"use_parallel_residual", 0},
 };
+
+/* What llama.cpp makes one vector of a text from: 0 none, 1 the mean of its tokens, 2 the first, 3 the last,
+ * 4 the first for a head. */
+static const double head_poolings[] = {0, 2, 4};
 
 /* These scale in granite's way, or not at all. */
 static const char *const multipliers[] = {"embedding_scale", "residual_scale", "attention.scale",
@@ -140,6 +144,19 @@ static linnet_status refuse_keys(const opening *o)
             return refuse_key(o, multipliers[i]);
     }
     return LINNET_OK;
+}
+
+/* Which tokens see which, and where a head looks, must be what the architecture says. */
+static linnet_status refuse_other_attention(const opening *o)
+{
+    const linnet_gguf_value *causal = find_key(o, "attention.causal"), *pooling = find_key(o, "pooling_type");
+    bool has_head = linnet_gguf_find_tensor(o->model->gguf, "cls.output.weight") != NULL;
+    bool is_known = !o->architecture->has_pooled_head || !has_head || !pooling;
+    if (causal && !value_is(causal, o->architecture->is_bidirectional ? 0 : 1))
+        return refuse_key(o, "attention.causal");
+    for (size_t i = 0; !is_known && i < ARRAY_LEN(head_poolings); i++)
+        is_known = value_is(pooling, head_poolings[i]);
+    return is_known ? LINNET_OK : refuse_key(o, "pooling_type");
 }
 
 static linnet_status read_heads(opening *o)
@@ -314,11 +331,57 @@ linnet_status linnet_model_read_windows(opening *o)
     return status;
 }
 
+/* ---- labels ---- */
+
+enum { LABEL_NAME_BYTES = 24 }; /* "LABEL_" and a number */
+
+/* Names for labels that the file does not name. */
+static linnet_status make_labels(opening *o, uint32_t n)
+{
+    linnet_head *head = &o->model->head;
+    head->names = calloc(n, LABEL_NAME_BYTES);
+    if (!head->names)
+        return linnet_fail(o->err, LINNET_ERR_NOMEM, "no memory for %" PRIu32 " labels", n);
+    for (uint32_t i = 0; i < n; i++) {
+        char *name = head->names + (size_t)i * LABEL_NAME_BYTES;
+        (void)snprintf(name, LABEL_NAME_BYTES, "LABEL_%" PRIu32, i);
+        head->labels[i] = (linnet_text){name, strlen(name)};
+    }
+    return LINNET_OK;
+}
+
+linnet_status linnet_model_read_labels(opening *o, uint32_t n)
+{
+    linnet_head *head = &o->model->head;
+    const linnet_gguf_value *names = find_key(o, "classifier.output_labels");
+    size_t at = 0;
+    linnet_status status = LINNET_OK;
+    head->labels = calloc(n, sizeof(head->labels[0]));
+    if (!head->labels)
+        return linnet_fail(o->err, LINNET_ERR_NOMEM, "no memory for %" PRIu32 " labels", n);
+    if (!names)
+        status = make_labels(o, n);
+    bool is_list = names && names->kind == LINNET_GGUF_ARRAY && names->element_kind == LINNET_GGUF_STRING &&
+                   names->n_elements == n;
+    for (uint32_t i = 0; names && is_list && i < n; i++)
+        is_list = linnet_gguf_array_text(names, &at, &head->labels[i]);
+    if (names && !is_list)
+        return linnet_fail(o->err, LINNET_ERR_FORMAT,
+                           "model '%s': '%s.classifier.output_labels' is no list of %" PRIu32
+                           " names, one for each row of cls.output.weight",
+                           o->path, o->architecture->name, n);
+    if (status == LINNET_OK)
+        head->n_labels = n;
+    return status;
+}
+
 linnet_status linnet_model_read_keys(opening *o)
 {
     linnet_model_shape *shape = &o->model->shape;
     bool is_rms = o->architecture->norm == LINNET_NORM_RMS;
     linnet_status status = refuse_keys(o);
+    if (status == LINNET_OK)
+        status = refuse_other_attention(o);
     if (status == LINNET_OK)
         status = get_count(o, "block_count", LAYERS_MAX, &shape->n_layers);
     if (status == LINNET_OK)

@@ -21,6 +21,9 @@ typedef struct opening {
 
 /** Everything but tensors: shape, scales, ropes. RANGE, FORMAT and UNSUPPORTED name the key. */
 linnet_status linnet_model_read_keys(opening *o) LINNET_NODISCARD;
+/** Names of the n labels of the head, in their order: the file's, or LABEL_0, LABEL_1, ... as transformers
+ * has it. FORMAT where the file names another number of them. */
+linnet_status linnet_model_read_labels(opening *o, uint32_t n) LINNET_NODISCARD;
 /** Windows of the layers, which are there by then. */
 linnet_status linnet_model_read_windows(opening *o) LINNET_NODISCARD;
 

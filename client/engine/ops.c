@@ -2,7 +2,8 @@
 /* Element-wise parts of a block. Each token, or each run of elements, depends on its own inputs only, so that
  * threads share them out freely. Plain loops: a compiler vectorises them, and they are a few percent of a
  * pass. Sources: Zhang and Sennrich 2019 (RMS norm), Ba et al. 2016 (layer norm), Su et al. 2021 (rotary
- * positions), Shazeer 2020 (gated activations), Hendrycks and Gimpel 2016 (gelu). */
+ * positions), Shazeer 2020 (gated activations), Hendrycks and Gimpel 2016 (gelu), Abramowitz and Stegun 1964
+ * (the error function). */
 #include "ops.h"
 
 #include <math.h>
@@ -19,6 +20,15 @@ typedef struct embed_work {
     float *x;
 } embed_work;
 
+/* x += a row of the matrix; decoded: room for it. */
+static void add_row(const linnet_kernels *kernels, const linnet_matrix *matrix, size_t row, float *decoded,
+                    float *x)
+{
+    linnet_row_decode(kernels, matrix, row, decoded);
+    for (size_t i = 0; i < matrix->columns; i++)
+        x[i] += decoded[i];
+}
+
 static void embed_rows(void *context, size_t first, size_t last, unsigned thread)
 {
     const embed_work *embed = context;
@@ -31,11 +41,10 @@ static void embed_rows(void *context, size_t first, size_t last, unsigned thread
         linnet_row_decode(kernels, &model->embedding, (size_t)embed->ids[t], x);
         for (size_t i = 0; model->embedding_scale != 1 && i < width; i++)
             x[i] *= model->embedding_scale;
-        if (!model->positions.bytes)
-            continue;
-        linnet_row_decode(kernels, &model->positions, embed->position + t, learned);
-        for (size_t i = 0; i < width; i++)
-            x[i] += learned[i];
+        if (model->positions.bytes)
+            add_row(kernels, &model->positions, embed->position + t, learned, x);
+        if (model->token_types.bytes)
+            add_row(kernels, &model->token_types, 0, learned, x);
     }
 }
 
@@ -44,6 +53,8 @@ void linnet_embed(const linnet_workspace *work, const linnet_model *model, const
 {
     embed_work embed = {work, model, ids, position, x};
     linnet_workspace_run(work, n_tokens, (double)n_tokens * (double)model->shape.width, embed_rows, &embed);
+    if (model->embedding_norm.weight)
+        linnet_norm_forward(work, &model->embedding_norm, x, n_tokens, model->shape.width, x);
 }
 
 /* ---- norms ---- */
@@ -193,7 +204,8 @@ void linnet_rotate(const linnet_workspace *work, size_t rope, float *x, size_t n
 
 /* ---- activations ---- */
 
-/* Both are x logistic(z(x)): silu with z = x, gelu in its tanh form with z = 2 sqrt(2 / pi) (x + c x^3). */
+/* x logistic(z(x)): silu with z = x, gelu in its tanh form with z = 2 sqrt(2 / pi) (x + c x^3). What gelu is
+ * an approximation to, x times the normal distribution's share below x, has functions of its own. */
 typedef struct activation_shape {
     float linear, cubic; /* z = linear x + cubic x^3 */
 } activation_shape;
@@ -249,6 +261,54 @@ static void activation_runs(void *context, size_t first, size_t last, unsigned t
     }
 }
 
+/* The normal distribution of a run of elements: its density into y, and its share below x, with an error of
+ * at most 2e-7, into `below` (Abramowitz and Stegun, 7.1.26, for erfc(|x| / sqrt(2)) / 2). */
+static void normal_distribution(const element_work *work, const float *x, size_t n, float *density,
+                                float *below)
+{
+    static const float p = 0.3275911f * 0.70710678f; /* of |x| / sqrt(2) */
+    for (size_t i = 0; i < n; i++)
+        density[i] = -0.5f * x[i] * x[i];
+    work->kernels->exp_in_place(density, n);
+    for (size_t i = 0; i < n; i++) {
+        float t = 1.0f / (1.0f + p * fabsf(x[i]));
+        float sum = t * (0.254829592f +
+                         t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+        float outside = 0.5f * sum * density[i];
+        below[i] = x[i] < 0 ? outside : 1.0f - outside;
+        density[i] *= 0.39894228f; /* 1 / sqrt(2 pi) */
+    }
+}
+
+/* y = x Phi(x) */
+static void normal_runs(void *context, size_t first, size_t last, unsigned thread)
+{
+    const element_work *work = context;
+    float density[RUN], below[RUN];
+    (void)thread;
+    for (size_t start = first * RUN; start < last * RUN && start < work->n; start += RUN) {
+        size_t n = run_length(work, start);
+        normal_distribution(work, work->gate + start, n, density, below);
+        for (size_t i = 0; i < n; i++)
+            work->out[start + i] = work->gate[start + i] * below[i];
+    }
+}
+
+/* d_x = (Phi(x) + x phi(x)) d_y */
+static void normal_backward_runs(void *context, size_t first, size_t last, unsigned thread)
+{
+    const element_work *work = context;
+    float density[RUN], below[RUN];
+    (void)thread;
+    for (size_t start = first * RUN; start < last * RUN && start < work->n; start += RUN) {
+        size_t n = run_length(work, start);
+        float *x = work->d_gate + start;
+        normal_distribution(work, x, n, density, below);
+        for (size_t i = 0; i < n; i++)
+            x[i] = (below[i] + x[i] * density[i]) * work->d_y[start + i];
+    }
+}
+
 void linnet_activation_forward(const linnet_workspace *work, linnet_activation activation, const float *gate,
                                const float *up, size_t n, float *y)
 {
@@ -258,7 +318,8 @@ void linnet_activation_forward(const linnet_workspace *work, linnet_activation a
                          .up = up,
                          .out = y,
                          .n = n};
-    linnet_workspace_run(work, n / RUN + (n % RUN != 0), 2 * (double)n, activation_runs, &runs);
+    linnet_workspace_run(work, n / RUN + (n % RUN != 0), 2 * (double)n,
+                         activation == LINNET_ACTIVATION_GELU_ERF ? normal_runs : activation_runs, &runs);
 }
 
 /* With s = logistic(z(g)): d_up = s g d_y, d_gate = s (1 + g z'(g) (1 - s)) up d_y. */
@@ -292,7 +353,9 @@ void linnet_activation_backward(const linnet_workspace *work, linnet_activation 
                          .d_gate = gate,
                          .d_up = up,
                          .n = n};
-    linnet_workspace_run(work, n / RUN + (n % RUN != 0), 2 * (double)n, activation_backward_runs, &runs);
+    linnet_workspace_run(
+        work, n / RUN + (n % RUN != 0), 2 * (double)n,
+        activation == LINNET_ACTIVATION_GELU_ERF ? normal_backward_runs : activation_backward_runs, &runs);
 }
 
 /* ---- sums ---- */

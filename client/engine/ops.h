@@ -8,8 +8,8 @@
 
 #include "workspace.h"
 
-/** x (n_tokens, width): the tokens' embeddings, scaled, with the learned positions where the model has them.
- * Token 0 stands at `position`. */
+/** x (n_tokens, width): the tokens' embeddings, scaled, with the learned positions and the first kind of text
+ * where the model has them, normed where it norms the sum. Token 0 stands at `position`. */
 void linnet_embed(const linnet_workspace *work, const linnet_model *model, const int32_t *ids,
                   size_t n_tokens, size_t position, float *x);
 

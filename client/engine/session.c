@@ -51,6 +51,10 @@ static linnet_status place_buffers(linnet_session *session, linnet_error *err)
 linnet_status linnet_session_create(const linnet_model *model, linnet_thread_pool *pool,
                                     uint32_t context_tokens, linnet_session **ret_session, linnet_error *err)
 {
+    if (linnet_model_is_encoder(model))
+        return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                           "model '%s' is an encoder, which reads texts and writes none",
+                           linnet_gguf_path(model->gguf));
     linnet_session *session = calloc(1, sizeof(*session));
     if (!session)
         return linnet_fail(err, LINNET_ERR_NOMEM, "no memory for a session");

@@ -26,13 +26,27 @@ typedef struct linnet_norm {
 /** One transformer block. Matrices point into the map; vectors are owned by the model. */
 typedef struct linnet_layer {
     linnet_norm attention_norm, ffn_norm;           /* over width; a parallel block has the first only */
-    linnet_norm attention_post_norm, ffn_post_norm; /* over width */
+    linnet_norm attention_post_norm, ffn_post_norm; /* over width, before a sum */
+    linnet_norm attention_sum_norm, ffn_sum_norm;   /* over width, behind a sum */
     linnet_norm q_norm, k_norm;                     /* over head_width */
     linnet_matrix linears[LINNET_LINEARS];          /* indexed by linnet_target; bytes NULL: none */
     const float *biases[LINNET_LINEARS];            /* NULL: none */
     uint32_t window;                                /* keys that a query sees, itself included; 0: all */
     uint32_t rope;                                  /* which of the model's ropes */
 } linnet_layer;
+
+/** The linears of a head as targets of adapters, from LINNET_TARGET_CLS on. */
+enum { LINNET_HEAD_LINEARS = LINNET_TARGETS - LINNET_BLOCK_TARGETS };
+
+/** logits of labels = O tanh(P x + p) + o, where x is the first token's output of the last block; O x + o in
+ * a file without P. */
+typedef struct linnet_head {
+    linnet_matrix linears[LINNET_HEAD_LINEARS]; /* P (width, width), bytes NULL: none; O (n_labels, width) */
+    const float *biases[LINNET_HEAD_LINEARS];   /* NULL: none */
+    uint32_t n_labels;                          /* 0: the model has no head */
+    linnet_text *labels;                        /* owned, n_labels; names are in the map, or in names */
+    char *names;                                /* owned: of labels that the file does not name; NULL: none */
+} linnet_head;
 
 /** How positions turn: angle(position, i) = position x frequency(i), and cosine and sine times magnitude. */
 typedef struct linnet_rope {
@@ -61,10 +75,13 @@ struct linnet_model {
     uint32_t n_ropes;     /* 0: positions are learned */
     linnet_layer *layers; /* owned, n_layers */
     float *vectors;       /* owned: norms, biases, rope factors as floats */
-    linnet_norm output_norm;
+    linnet_norm embedding_norm, output_norm;
     const float *output_bias;        /* vocabulary; NULL: none */
-    linnet_matrix embedding, output; /* (vocabulary, width) both, the same bytes where tied */
+    linnet_matrix embedding, output; /* (vocabulary, width) both, the same bytes where tied; an encoder has no
+                                        output */
     linnet_matrix positions;         /* (context, width); bytes NULL: none */
+    linnet_matrix token_types;       /* (kinds, width), of which the first is used; bytes NULL: none */
+    linnet_head head;
 };
 
 #endif

@@ -181,7 +181,8 @@ static linnet_status score(scoring *s, lin_model *model, const lin_texts *texts,
 {
     const linnet_runtime *runtime = &model->runtime;
     linnet_encoding encoding = {.context_tokens = linnet_context_choose(runtime->model, context_tokens, 0),
-                                .end_token = true};
+                                .end_token = true,
+                                .model = runtime->model};
     if (encoding.context_tokens == 0)
         return linnet_fail(err, LINNET_ERR_LIMIT, "a context of %u tokens is more than the model's %u",
                            (unsigned)context_tokens,

@@ -63,8 +63,9 @@ static linnet_status fit_arena(lin_training *t, const lin_training_options *o, u
                            "training needs %llu bytes with the shortest context, memory_max is %zu",
                            (unsigned long long)*ret_needed, limit);
     }
-    t->encoding =
-        (linnet_encoding){.context_tokens = context, .end_token = (o->flags & LIN_TRAIN_NO_END_TOKEN) == 0};
+    t->encoding = (linnet_encoding){.context_tokens = context,
+                                    .end_token = (o->flags & LIN_TRAIN_NO_END_TOKEN) == 0,
+                                    .model = runtime->model};
     t->progress.context_tokens = context;
     t->progress.state_bytes = state;
     t->progress.arena_bytes = status == LINNET_OK ? linnet_arena_bytes(t->arena) : 0;

@@ -53,6 +53,25 @@ static linnet_status parse_messages(const json_t *messages, linnet_record *recor
     return LINNET_OK;
 }
 
+/* The kind of a record with a text, by whether it has a label. */
+static linnet_status parse_label(const json_t *object, linnet_record *record, linnet_error *err)
+{
+    const json_t *label = json_object_get(object, "label");
+    record->kind = label ? LINNET_RECORD_LABEL : LINNET_RECORD_TEXT;
+    if (!label)
+        return LINNET_OK;
+    if (json_object_get(object, "text_pair"))
+        return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                           "\"text_pair\": a record with a label has one text, \"text\"");
+    if (json_is_string(label))
+        return copy_text(label, "label", &record->label, err);
+    if (!json_is_integer(label) || json_integer_value(label) < 0 ||
+        json_integer_value(label) >= LINNET_LABELS_MAX)
+        return linnet_fail(err, LINNET_ERR_FORMAT, "\"label\" is neither a name nor a number from 0");
+    record->label_index = (uint32_t)json_integer_value(label);
+    return LINNET_OK;
+}
+
 static linnet_status parse_forms(const json_t *object, linnet_record *record, linnet_error *err)
 {
     const json_t *text = json_object_get(object, "text"), *prompt = json_object_get(object, "prompt");
@@ -64,8 +83,8 @@ static linnet_status parse_forms(const json_t *object, linnet_record *record, li
                            "%s of \"text\", \"prompt\" and \"completion\", or \"messages\"",
                            n_forms == 0 ? "none" : "more than one");
     if (text) {
-        record->kind = LINNET_RECORD_TEXT;
-        return copy_text(text, "text", &record->text, err);
+        linnet_status status = parse_label(object, record, err);
+        return status == LINNET_OK ? copy_text(text, "text", &record->text, err) : status;
     }
     if (messages) {
         record->kind = LINNET_RECORD_MESSAGES;
@@ -119,6 +138,7 @@ void linnet_record_release(linnet_record *record)
     free(record->unit);
     free(record->text);
     free(record->completion);
+    free(record->label);
     *record = (linnet_record){0};
 }
 
@@ -143,6 +163,14 @@ linnet_status linnet_dataset_add(linnet_dataset *dataset, linnet_record *record,
     return LINNET_OK;
 }
 
+linnet_status linnet_record_place(const linnet_dataset *dataset, const linnet_record *record,
+                                  linnet_status status, linnet_error *err)
+{
+    if (dataset->path)
+        return linnet_error_prefix(err, status, "%s:%zu", dataset->path, record->line);
+    return linnet_error_prefix(err, status, "record of line %zu", record->line);
+}
+
 void linnet_dataset_destroy(linnet_dataset *dataset)
 {
     if (!dataset)
@@ -150,6 +178,7 @@ void linnet_dataset_destroy(linnet_dataset *dataset)
     for (size_t i = 0; i < dataset->n_records; i++)
         linnet_record_release(&dataset->records[i]);
     free(dataset->records);
+    free(dataset->path);
     free(dataset);
 }
 
@@ -241,7 +270,9 @@ linnet_status linnet_dataset_load(const char *path, bool skip_bad, linnet_datase
     if (!file)
         return linnet_fail_errno(err, errno, "cannot open '%s'", path);
     l.dataset = linnet_dataset_create();
-    if (!l.dataset)
+    if (l.dataset)
+        l.dataset->path = strdup(path);
+    if (!l.dataset || !l.dataset->path)
         status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory for the records of '%s'", path);
     else
         status = read_lines(&l, file, err);

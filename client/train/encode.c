@@ -266,6 +266,84 @@ static linnet_status encode_messages(builder *b, const linnet_record *record, co
     return LINNET_OK;
 }
 
+static linnet_status short_context(uint32_t context_tokens, linnet_error *err)
+{
+    return linnet_fail(err, LINNET_ERR_ARG, "a context of %u tokens is too short, 2 is the least",
+                       (unsigned)context_tokens);
+}
+
+/* ---- labels ---- */
+
+/* The labels that a model has, as far as a line has room. */
+static void list_labels(const linnet_model *model, linnet_buffer *list)
+{
+    for (uint32_t i = 0; i < linnet_model_n_labels(model) && list->n_bytes < 100; i++) {
+        linnet_text name = linnet_model_label(model, i);
+        linnet_buffer_append_format(list, "%s%.*s", i > 0 ? ", " : "",
+                                    name.n_bytes < 40 ? (int)name.n_bytes : 40, name.bytes);
+    }
+    linnet_buffer_append_u8(list, 0);
+}
+
+static linnet_status find_label(const linnet_model *model, const linnet_record *record, uint32_t *ret_label,
+                                linnet_error *err)
+{
+    linnet_buffer list = {0};
+    uint32_t label = record->label_index, n = linnet_model_n_labels(model);
+    linnet_status status = record->label ? linnet_model_find_label(model, record->label, &label) : LINNET_OK;
+    if (status == LINNET_OK && label < n) {
+        *ret_label = label;
+        return LINNET_OK;
+    }
+    list_labels(model, &list);
+    status = linnet_fail(err, LINNET_ERR_RANGE, "\"label\" is none of the model's %u: %s", (unsigned)n,
+                         list.failed ? "" : (const char *)list.bytes);
+    linnet_buffer_release(&list);
+    return status;
+}
+
+linnet_status linnet_text_encode(const char *text, const linnet_tokenizer *tokenizer, uint32_t context_tokens,
+                                 linnet_ids *ids, linnet_error *err)
+{
+    size_t n_text = 0;
+    if (context_tokens < 2)
+        return short_context(context_tokens, err);
+    linnet_status status = linnet_tokenize(tokenizer, text, strlen(text),
+                                           LINNET_TOKENIZE_BEGIN | LINNET_TOKENIZE_PREFIX, ids, err);
+    n_text = ids->n_items;
+    if (status == LINNET_OK)
+        status = linnet_tokenize(tokenizer, "", 0, LINNET_TOKENIZE_END, ids, err);
+    if (status != LINNET_OK || ids->n_items <= context_tokens)
+        return status;
+    size_t n_end = ids->n_items - n_text;
+    memmove(ids->items + context_tokens - n_end, ids->items + n_text, n_end * sizeof(*ids->items));
+    ids->n_items = context_tokens;
+    return LINNET_OK;
+}
+
+static linnet_status encode_label(builder *b, const linnet_record *record, const linnet_encoding *encoding,
+                                  linnet_error *err)
+{
+    linnet_status status =
+        linnet_text_encode(record->text, b->tokenizer, encoding->context_tokens, &b->ids, err);
+    return status == LINNET_OK ? flag_new(b, 0, err) : status;
+}
+
+/* What a model is trained and scored on: texts with labels where it reads, others where it writes. */
+static linnet_status check_kind(const linnet_record *record, const linnet_model *model, linnet_error *err)
+{
+    bool is_encoder = model && linnet_model_is_encoder(model);
+    if (is_encoder && record->kind == LINNET_RECORD_LABEL)
+        return linnet_model_require_head(model, err);
+    if (is_encoder)
+        return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                           "the model is an encoder, for which a record has \"text\" and \"label\"");
+    if (record->kind == LINNET_RECORD_LABEL)
+        return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
+                           "\"label\" is for models that classify; this is a language model");
+    return LINNET_OK;
+}
+
 static void builder_finish(builder *b, linnet_tokens *ret_tokens)
 {
     linnet_tokens tokens = {.ids = b->ids.items, .counted = b->counted.bytes, .n_ids = b->ids.n_items};
@@ -287,14 +365,24 @@ linnet_status linnet_record_encode(const linnet_record *record, const linnet_tok
         [LINNET_RECORD_TEXT] = encode_text,
         [LINNET_RECORD_COMPLETION] = encode_completion,
         [LINNET_RECORD_MESSAGES] = encode_messages,
+        [LINNET_RECORD_LABEL] = encode_label,
     };
+    uint32_t label = 0;
     if (encoding->context_tokens < 2)
-        return linnet_fail(err, LINNET_ERR_ARG, "a context of %u tokens is too short, 2 is the least",
-                           (unsigned)encoding->context_tokens);
+        return short_context(encoding->context_tokens, err);
     builder b = {.tokenizer = tokenizer, .special = -1};
-    linnet_status status = encode[record->kind](&b, record, encoding, err);
+    linnet_status status = check_kind(record, encoding->model, err);
+    if (status == LINNET_OK && record->kind == LINNET_RECORD_LABEL)
+        status = find_label(encoding->model, record, &label, err);
+    if (status == LINNET_OK)
+        status = encode[record->kind](&b, record, encoding, err);
     if (status == LINNET_OK)
         builder_finish(&b, ret_tokens);
+    if (status == LINNET_OK && record->kind == LINNET_RECORD_LABEL) {
+        ret_tokens->has_label = true;
+        ret_tokens->label = label;
+        ret_tokens->n_counted = ret_tokens->n_ids > 0; /* a tokenizer may give nothing at all */
+    }
     builder_release(&b);
     return status;
 }
@@ -342,14 +430,14 @@ static void number_units(linnet_token_set *set, named_item *named)
 }
 
 /* Encode one record and keep it, unless it has nothing to learn. */
-static linnet_status add_item(linnet_token_set *set, const linnet_record *record,
-                              const linnet_tokenizer *tokenizer, const linnet_encoding *encoding,
-                              named_item *named, linnet_error *err)
+static linnet_status add_item(linnet_token_set *set, const linnet_dataset *dataset,
+                              const linnet_record *record, const linnet_tokenizer *tokenizer,
+                              const linnet_encoding *encoding, named_item *named, linnet_error *err)
 {
     linnet_tokens tokens = {0};
     linnet_status status = linnet_record_encode(record, tokenizer, encoding, &tokens, err);
     if (status != LINNET_OK)
-        return linnet_error_prefix(err, status, "record of line %zu", record->line);
+        return linnet_record_place(dataset, record, status, err);
     if (tokens.n_counted == 0) {
         linnet_tokens_release(&tokens);
         set->n_empty++;
@@ -376,7 +464,8 @@ linnet_status linnet_token_set_create(const linnet_dataset *dataset, const size_
     if (!set || !set->items || !set->units || !named)
         status = linnet_fail(err, LINNET_ERR_NOMEM, "no memory for %zu records", n);
     for (size_t i = 0; i < n && status == LINNET_OK; i++)
-        status = add_item(set, &dataset->records[indices ? indices[i] : i], tokenizer, encoding, named, err);
+        status = add_item(set, dataset, &dataset->records[indices ? indices[i] : i], tokenizer, encoding,
+                          named, err);
     if (status == LINNET_OK)
         number_units(set, named);
     free(named);

@@ -53,6 +53,12 @@ static void targets_are_known_by_both_names(void **state)
         {"gate_up_proj", 0x20},
         {"c_proj", 0x48}, /* gpt2 calls two so, and peft adapts both */
         {"attn.c_proj", 8},
+        {"query,value", 5}, /* bert's, and so on */
+        {"attention.output.dense", 8},
+        {"output.dense", 0x48},
+        {"intermediate.dense", 0x20},
+        {"cls,cls.output", 0x300},
+        {"pooler.dense,classifier", 0x300},
     };
     static const char *const bad[] = {"",    "attn",       "attn_q,", ",attn_q", "attn_q attn_v",
                                       "ALL", "attn_q,all", "proj"};
@@ -166,7 +172,9 @@ static void layouts_that_cannot_be_are_refused(void **state)
     assert_int_equal(linnet_layout_create(model, 4, 0, 1, &layout, &err), LINNET_ERR_RANGE);
     assert_int_equal(linnet_layout_create(model, 4, NAN, 1, &layout, &err), LINNET_ERR_RANGE);
     assert_int_equal(linnet_layout_create(model, 4, 8, 0, &layout, &err), LINNET_ERR_ARG);
-    assert_int_equal(linnet_layout_create(model, 4, 8, 0x100, &layout, &err), LINNET_ERR_ARG);
+    assert_int_equal(linnet_layout_create(model, 4, 8, 1u << LINNET_TARGETS, &layout, &err), LINNET_ERR_ARG);
+    assert_int_equal(linnet_layout_create(model, 4, 8, 0x100, &layout, &err), LINNET_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "'cls.weight'"));
     assert_int_equal(linnet_layout_create(model, 4, 8, 0x80, &layout, &err), LINNET_ERR_UNSUPPORTED);
     assert_null(layout);
 }

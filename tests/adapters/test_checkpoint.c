@@ -9,7 +9,7 @@
 
 #include <jansson.h>
 
-static const char *const kinds[] = {"llama", "qwen2"};
+static const char *const kinds[] = {"llama", "qwen2", "bert"};
 
 static const char *vector_folder(const char *kind)
 {
@@ -183,8 +183,29 @@ static void settings_that_would_change_the_computation_are_refused_by_name(void 
         {CONFIG, "num_key_value_heads", "", LINNET_ERR_FORMAT, "'num_key_value_heads'"},
         {CONFIG, "attention_bias", "true", BAD, "'attention_bias'"},
     };
+    static const changed bert[] = {
+        {CONFIG, "architectures", "[\"BertForMaskedLM\"]", BAD, "BertForSequenceClassification"},
+        {CONFIG, "hidden_act", "\"gelu_new\"", BAD, "'hidden_act'"},
+        {CONFIG, "hidden_act", "7", BAD, "'hidden_act'"},
+        {CONFIG, "position_embedding_type", "\"relative_key\"", BAD, "'position_embedding_type'"},
+        {CONFIG, "position_embedding_type", "\"absolute\"", LINNET_OK, NULL},
+        {CONFIG, "problem_type", "\"regression\"", BAD, "'problem_type'"},
+        {CONFIG, "problem_type", "\"single_label_classification\"", LINNET_OK, NULL},
+        {CONFIG, "is_decoder", "true", BAD, "'is_decoder'"},
+        {CONFIG, "rope_theta", "10000", BAD, "'rope_theta'"},
+        {CONFIG, "embedding_size", "12", BAD, "'embedding_size'"},
+        {CONFIG, "layer_norm_eps", "0", LINNET_ERR_RANGE, "'layer_norm_eps'"},
+        {CONFIG, "type_vocab_size", "0", LINNET_ERR_RANGE, "'type_vocab_size'"},
+        {CONFIG, "vocab_size", "127", LINNET_ERR_FORMAT, "vocab_size"},
+        {CONFIG, "num_hidden_layers", "1", BAD, "bert.encoder.layer.1."},
+        {CONFIG, "num_hidden_layers", "3", LINNET_ERR_FORMAT, "biases"},
+        {CONFIG, "id2label", "{\"0\": \"a\", \"2\": \"b\"}", LINNET_ERR_FORMAT, "label 1"},
+        {CONFIG, "id2label", "{\"0\": \"a\", \"1\": 7}", LINNET_ERR_FORMAT, "label 1"},
+        {CONFIG, "id2label", "null", LINNET_OK, NULL}, /* the rows of the classifier are looked at later */
+    };
     run_changes("llama", llama, ARRAY_LEN(llama));
     run_changes("qwen2", qwen2, ARRAY_LEN(qwen2));
+    run_changes("bert", bert, ARRAY_LEN(bert));
 }
 
 static void tokenizers_that_cut_otherwise_are_refused_by_name(void **state)
@@ -239,8 +260,25 @@ static void tokenizers_that_cut_otherwise_are_refused_by_name(void **state)
         {TOKENIZER, "model.ignore_merges", "true", BAD, "ignore_merges"},
         {TOKENIZER, "model.byte_fallback", "true", BAD, "SentencePiece"},
     };
+    static const changed bert[] = {
+        {TOKENIZER, "model.type", "\"BPE\"", BAD, "WordPiece"},
+        {TOKENIZER, "model.vocab", "[]", LINNET_ERR_FORMAT, "no vocab"},
+        {TOKENIZER, "model.continuing_subword_prefix", "\"@@\"", BAD, "continuing_subword_prefix"},
+        {TOKENIZER, "model.unk_token", "\"<unk>\"", LINNET_ERR_FORMAT, "unk_token"},
+        {TOKENIZER, "normalizer", "null", BAD, "BertNormalizer"},
+        {TOKENIZER, "normalizer.clean_text", "false", BAD, "BertNormalizer"},
+        {TOKENIZER, "normalizer.handle_chinese_chars", "false", BAD, "BertNormalizer"},
+        {TOKENIZER, "normalizer.lowercase", "false", LINNET_OK, NULL},
+        {TOKENIZER, "normalizer.strip_accents", "false", LINNET_OK, NULL},
+        {TOKENIZER, "pre_tokenizer", "{\"type\": \"Whitespace\"}", BAD, "BertPreTokenizer"},
+        {TOKENIZER, "post_processor", "null", BAD, "post_processor"},
+        {TOKENIZER, "post_processor.single.0.SpecialToken.id", "\"[SEP]\"", BAD, "post_processor"},
+        {TOKENIZER, "post_processor",
+         "{\"type\": \"BertProcessing\", \"sep\": [\"[SEP]\", 3], \"cls\": [\"[CLS]\", 2]}", LINNET_OK, NULL},
+    };
     run_changes("llama", llama, ARRAY_LEN(llama));
     run_changes("qwen2", qwen2, ARRAY_LEN(qwen2));
+    run_changes("bert", bert, ARRAY_LEN(bert));
 }
 
 #define INDEX "model.safetensors.index.json"

@@ -80,7 +80,7 @@ static fixture set_up(const tiny_spec *spec, uint32_t rank, uint32_t target_mask
         f.counted[i] = i % 4 != 2; /* [0] is set, and to be ignored */
         f.n_counted += i > 0 && f.counted[i];
     }
-    f.sequence = (linnet_sequence){f.ids, f.counted, n_ids};
+    f.sequence = (linnet_sequence){.ids = f.ids, .counted = f.counted, .n_ids = n_ids};
     return f;
 }
 
@@ -406,14 +406,14 @@ static void hopeless_requests_are_refused_and_change_nothing(void **state)
                                            &n_counted, &err),
                      LINNET_ERR_ARG);
     for (size_t i = 0; i < 2; i++) {
-        linnet_sequence sequence = {bad[i], counted, 2};
+        linnet_sequence sequence = {.ids = bad[i], .counted = counted, .n_ids = 2};
         assert_int_equal(linnet_arena_score(f.arena, NULL, &sequence, &loss, &n_counted, NULL, &err),
                          LINNET_ERR_RANGE);
         assert_int_equal(linnet_arena_gradient(f.arena, f.adapter, both, NULL, &sequence, 1, f.gradient,
                                                &loss, &n_counted, &err),
                          LINNET_ERR_RANGE);
     }
-    linnet_sequence long_one = {other.ids, counted, 21};
+    linnet_sequence long_one = {.ids = other.ids, .counted = counted, .n_ids = 21};
     assert_int_equal(linnet_arena_score(scoring, NULL, &long_one, &loss, &n_counted, NULL, &err),
                      LINNET_ERR_LIMIT);
     assert_int_equal(linnet_arena_gradient(f.arena, other.adapter, both, NULL, &f.sequence, 1, f.gradient,

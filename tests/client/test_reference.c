@@ -117,7 +117,7 @@ static double score(linnet_arena *arena, const linnet_adapter *adapter, const in
     double sum = 0;
     size_t n_counted = 0;
     memset(counted, 1, sizeof(counted));
-    linnet_sequence sequence = {ids, counted, n};
+    linnet_sequence sequence = {.ids = ids, .counted = counted, .n_ids = n};
     assert_ok(linnet_arena_score(arena, adapter, &sequence, &sum, &n_counted, each, &err), &err);
     assert_int_equal(n_counted, n - 1);
     return sum / (double)n_counted;
@@ -223,7 +223,7 @@ static double gradient_of(const lora_case *c, const linnet_adapter *adapter, lin
     size_t n_counted = 0;
     memset(counted, 1, sizeof(counted));
     memset(gradient, 0, adapter->layout->n_parameters * sizeof(float));
-    linnet_sequence sequence = {ids, counted, n};
+    linnet_sequence sequence = {.ids = ids, .counted = counted, .n_ids = n};
     assert_ok(linnet_arena_gradient(c->arena, adapter, factors, NULL, &sequence, 1.0 / (double)(n - 1),
                                     gradient, &sum, &n_counted, &err),
               &err);

@@ -20,6 +20,8 @@ typedef struct vector_model {
     int32_t ids[VECTOR_IDS_MAX];
     uint8_t counted[VECTOR_IDS_MAX];
     size_t n_ids;
+    bool has_label; /* an encoder's case */
+    uint32_t label;
 } vector_model;
 
 /* Element i of a tensor, in -1 .. 1. */
@@ -42,6 +44,19 @@ static inline double vector_number(const json_t *object, const char *name)
     return json_number_value(value);
 }
 
+static inline void vector_write_texts(linnet_gguf_writer *writer, const char *name, const json_t *texts)
+{
+    linnet_buffer elements = {0};
+    for (size_t i = 0; i < json_array_size(texts); i++) {
+        const char *text = json_string_value(json_array_get(texts, i));
+        assert_non_null(text);
+        linnet_buffer_append_le64(&elements, strlen(text));
+        linnet_buffer_append_text(&elements, text);
+    }
+    linnet_gguf_writer_array(writer, name, LINNET_GGUF_STRING, json_array_size(texts), &elements);
+    linnet_buffer_release(&elements);
+}
+
 static inline void vector_write_key(linnet_gguf_writer *writer, const json_t *key)
 {
     const char *name = json_string_value(json_array_get(key, 0));
@@ -50,6 +65,10 @@ static inline void vector_write_key(linnet_gguf_writer *writer, const json_t *ke
     assert_true(name && kind);
     if (strcmp(kind, "u32") == 0)
         linnet_gguf_writer_u32(writer, name, (uint32_t)json_integer_value(value));
+    else if (strcmp(kind, "bool") == 0)
+        linnet_gguf_writer_bool(writer, name, json_is_true(value));
+    else if (strcmp(kind, "texts") == 0)
+        vector_write_texts(writer, name, value);
     else if (strcmp(kind, "f32") == 0)
         linnet_gguf_writer_f32(writer, name, (float)json_number_value(value));
     else
@@ -113,6 +132,8 @@ static inline vector_model vector_model_open(const json_t *object)
         m.ids[i] = (int32_t)json_integer_value(json_array_get(ids, i));
         m.counted[i] = 1;
     }
+    m.has_label = json_object_get(object, "label") != NULL;
+    m.label = m.has_label ? (uint32_t)vector_integer(object, "label") : 0;
     vector_write_file(&m, NULL);
     assert_ok(linnet_model_open(m.path, &m.model, &err), &err);
     return m;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Any bytes as a model: opened, and where that works, run for two tokens and differentiated. Weights may be
- * anything, so that losses may be too; what must hold is that nothing outside the bounds is touched. */
+/* Any bytes as a model: opened, and where that works, run for two tokens and differentiated, an encoder for
+ * its first label. Weights may be anything, so that losses may be too; what must hold is that nothing outside
+ * the bounds is touched. */
 #define _GNU_SOURCE /* memfd_create */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,13 +16,15 @@ static void differentiate(const linnet_model *model)
 {
     static const int32_t ids[2] = {0, 0};
     static const uint8_t counted[2] = {0, 1};
-    const linnet_sequence sequence = {ids, counted, 2};
+    const linnet_sequence sequence = {
+        .ids = ids, .counted = counted, .n_ids = 2, .has_label = linnet_model_is_encoder(model)};
     linnet_layout *layout = NULL;
     linnet_adapter *adapter = NULL;
     linnet_arena *arena = NULL;
     double loss;
     size_t n_counted;
-    if (linnet_layout_create(linnet_model_gguf(model), 1, 1, 127, &layout, NULL) != LINNET_OK ||
+    if (linnet_layout_create(linnet_model_gguf(model), 1, 1, LINNET_TARGETS_ALL, &layout, NULL) !=
+            LINNET_OK ||
         linnet_adapter_create(layout, &adapter, NULL) != LINNET_OK ||
         linnet_arena_create(model, NULL, 2, true, &arena, NULL) != LINNET_OK)
         goto done;

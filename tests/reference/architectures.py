@@ -73,6 +73,10 @@ def hf_rows(n_rows, n_heads):
     return [h * head + 2 * (i % half) + i // half for h in range(n_heads) for i in range(head)]
 
 
+def token_losses(logits, ids):
+    return -torch.log_softmax(logits[0, :-1], -1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
+
+
 def permuted(t, rows):
     return t[rows] if rows is not None else t
 
@@ -84,10 +88,13 @@ class Case:
         self.vocabulary = config.vocab_size
         config._attn_implementation = "eager"
         torch.manual_seed(0)
-        self.model = transformers.AutoModelForCausalLM.from_config(config).double().eval()
+        self.model = self.make_model().double().eval()
         self.state = {}
         self.modules = {}  # GGUF stem -> module name in a block, permutation
         self.write_keys()
+
+    def make_model(self):
+        return transformers.AutoModelForCausalLM.from_config(self.config)
 
     # ---- keys ----
     def write_keys(self):
@@ -96,7 +103,7 @@ class Case:
         self.n_layers = c.n_layer if is_gpt2 else c.num_hidden_layers
         self.width = c.n_embd if is_gpt2 else c.hidden_size
         self.n_heads = c.n_head if is_gpt2 else c.num_attention_heads
-        self.n_kv_heads = self.n_heads if is_gpt2 else c.num_key_value_heads
+        self.n_kv_heads = getattr(c, "num_key_value_heads", self.n_heads)
         self.ffn_width = 4 * self.width if is_gpt2 else c.intermediate_size
         self.head = getattr(c, "head_dim", None) or self.width // self.n_heads
         self.context = c.n_positions if is_gpt2 else c.max_position_embeddings
@@ -112,7 +119,7 @@ class Case:
             f.key("attention.value_length", "u32", self.head)
         if is_gpt2:
             f.key("attention.layer_norm_epsilon", "f32", c.layer_norm_epsilon)
-        elif f.architecture == "phi2":
+        elif f.architecture in ("phi2", "bert"):
             f.key("attention.layer_norm_epsilon", "f32", c.layer_norm_eps)
         elif f.architecture == "starcoder2":
             f.key("attention.layer_norm_epsilon", "f32", c.norm_epsilon)
@@ -220,9 +227,16 @@ class Case:
         missing = [m for m in missing if "rotary" not in m and not m.endswith(("attn.bias", "masked_bias"))]
         assert not missing and not unexpected, (self.name, missing, unexpected)
 
-    @staticmethod
-    def losses(logits, ids):
-        return -torch.log_softmax(logits[0, :-1], -1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
+    def logits(self, logits):
+        """What is compared of a model's logits: those behind the last token."""
+        return logits[0, -1]
+
+    def losses(self, logits, ids):
+        return token_losses(logits, ids)
+
+    def more(self):
+        """Further fields of the case."""
+        return {}
 
     def adapt(self):
         """The model with factors by the rule: a peft model, and {name: (A, B, order of B's rows)}."""
@@ -231,9 +245,13 @@ class Case:
                                                            fan_in_fan_out=self.file.architecture == "gpt2"))
         parameters = dict(peft_model.named_parameters())
         factors = {}
-        for layer in range(self.n_layers):
+        for layer in range(self.n_layers + 1):
             for stem, (module, order, columns, rows) in self.modules.items():
+                if stem.startswith("cls") != (layer == self.n_layers):
+                    continue
                 name, path = f"blk.{layer}.{stem}.weight", f"base_model.model.{self.layers}.{layer}.{module}"
+                if stem.startswith("cls"):
+                    name, path = f"{stem}.weight", f"base_model.model.{module}"
                 a = np.float32(SPREAD_A * (2 * uniform(name + ".lora_a", RANK * columns) - 1)).reshape(RANK, columns)
                 b = np.float32(SPREAD_B * (2 * uniform(name + ".lora_b", rows * RANK) - 1)).reshape(rows, RANK)
                 pa, pb = parameters[path + ".lora_A.default.weight"], parameters[path + ".lora_B.default.weight"]
@@ -269,10 +287,63 @@ class Case:
             logits = self.model(torch.tensor([ids])).logits
         case = {"name": self.name, "architecture": self.file.architecture, "context": self.options.get("run_context", self.context),
                 "keys": self.file.keys, "tensors": self.file.tensors, "ids": ids,
-                "logits": rounded(logits[0, -1]), "losses": rounded(self.losses(logits, ids))}
+                "logits": rounded(self.logits(logits)), "losses": rounded(self.losses(logits, ids))} | self.more()
         case["lora"] = {"rank": RANK, "alpha": ALPHA, "spread_a": SPREAD_A, "spread_b": SPREAD_B,
                         **self.differentiate(*self.adapt(), ids)}
         return case
+
+
+class FirstToken(torch.nn.Module):
+    """In place of a pooler: llama.cpp's converter leaves BERT's out, and its graph then goes on without."""
+
+    def forward(self, hidden):
+        return hidden[:, 0]
+
+
+class BertCase(Case):
+    """An encoder with labels: logits are those of the labels, and there is one loss, of the case's label."""
+    label = 2
+
+    def make_model(self):
+        model = transformers.BertForSequenceClassification(self.config)
+        if not self.options.get("pooler", True):
+            model.bert.pooler = FirstToken()
+        return model
+
+    def head_linear(self, stem, module, rows):
+        self.state[module + ".weight"] = self.file.tensor(stem + ".weight", (rows, self.width), 0.6)
+        self.state[module + ".bias"] = self.file.tensor(stem + ".bias", (rows,), 0.3)
+        self.modules[stem] = (module, None, self.width, rows)
+
+    def write_tensors(self):
+        f, w = self.file, self.width
+        self.layers = "bert.encoder.layer"
+        e = "bert.embeddings."
+        self.state[e + "word_embeddings.weight"] = f.tensor("token_embd.weight", (self.vocabulary, w), 1.0)
+        self.state[e + "position_embeddings.weight"] = f.tensor("position_embd.weight", (self.context, w), 0.5)
+        self.state[e + "token_type_embeddings.weight"] = f.tensor("token_types.weight", (2, w), 0.5)
+        self.norm("token_embd_norm", e + "LayerNorm", w, bias=True)
+        for i in range(self.n_layers):
+            b, m = f"blk.{i}", f"{self.layers}.{i}"
+            self.norm(b + ".attn_output_norm", m + ".attention.output.LayerNorm", w, bias=True)
+            self.norm(b + ".layer_output_norm", m + ".output.LayerNorm", w, bias=True)
+            for stem, module in (("attn_q", "query"), ("attn_k", "key"), ("attn_v", "value")):
+                self.linear(i, stem, "attention.self." + module, w, w, True)
+            self.linear(i, "attn_output", "attention.output.dense", w, w, True)
+            self.linear(i, "ffn_up", "intermediate.dense", self.ffn_width, w, True)
+            self.linear(i, "ffn_down", "output.dense", w, self.ffn_width, True)
+        if self.options.get("pooler", True):
+            self.head_linear("cls", "bert.pooler.dense", w)
+        self.head_linear("cls.output", "classifier", self.config.num_labels)
+
+    def logits(self, logits):
+        return logits[0]
+
+    def losses(self, logits, ids):
+        return -torch.log_softmax(logits[0], -1)[self.label:self.label + 1]
+
+    def more(self):
+        return {"label": self.label}
 
 
 def cases(vocabulary=VOCABULARY):
@@ -361,8 +432,19 @@ def cases(vocabulary=VOCABULARY):
                      ["logit_scale", "f32", 2.0]])
 
 
+def encoder_cases(vocabulary=VOCABULARY):
+    T = transformers
+    bert = T.BertConfig(hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_labels=4,
+                        max_position_embeddings=64, vocab_size=vocabulary, layer_norm_eps=1e-3, hidden_act="gelu",
+                        hidden_dropout_prob=0, attention_probs_dropout_prob=0, classifier_dropout=0)
+    bert_keys = [["attention.causal", "bool", False], ["pooling_type", "u32", 4]]
+    yield BertCase("bert with a pooler", "bert", bert, 60,
+                   keys=[*bert_keys, ["classifier.output_labels", "texts", ["no", "a little", "much", "all of it"]]])
+    yield BertCase("bert without a pooler", "bert", bert, 25, keys=bert_keys, pooler=False)
+
+
 def main():
-    out = [case.run() for case in cases()]
+    out = [case.run() for case in (*cases(), *encoder_cases())]
     text = json.dumps({"made_with": {"torch": torch.__version__, "transformers": transformers.__version__}, "cases": out})
     sys.stdout.write(text.replace('{"name"', '\n{"name"') + "\n")
 

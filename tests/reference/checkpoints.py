@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Small random checkpoints of llama and qwen2 as transformers saves them, with tokenizers of both kinds, and what
+"""Small random checkpoints of llama, qwen2 and bert as transformers saves them, with tokenizers of all kinds, and what
 transformers computes from them. It writes tests/vectors/checkpoints:
 
     tests/reference/checkpoints.py tests/vectors/checkpoints
 
 needs torch, transformers and tokenizers (made with 2.15.0, 5.24.0, 0.23.3). Each folder is a checkpoint, with an
-expected.json beside its files: ids of texts, and losses and last logits of one list of ids, in float64."""
+expected.json beside its files: ids of texts, and losses and last logits of one list of ids, in float64; of bert the loss
+and the logits of labels."""
 import json
 import os
 import sys
@@ -67,11 +68,28 @@ def byte_level(expression, ignore_merges=False):
     return t
 
 
+def wordpiece():
+    """BERT's kind, without capitals and accents."""
+    t = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    t.normalizer = normalizers.BertNormalizer(lowercase=True)
+    t.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    t.decoder = decoders.WordPiece()
+    t.train_from_iterator([TEXT, "世 界"], trainers.WordPieceTrainer(
+        vocab_size=150, show_progress=False, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
+    t.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, t.token_to_id(name)) for name in ("[CLS]", "[SEP]")])
+    return t
+
+
 def randomise(model):
     """Weights from their names, as the vectors of architectures.py have them."""
     for name, p in model.named_parameters():
         u = torch.tensor(2 * uniform(name, p.numel()) - 1).reshape(p.shape)
-        p.data = 1 + 0.4 * u if "norm" in name else 0.3 * u if name.endswith("bias") else 1.5 / p.shape[-1]**0.5 * u
+        if "LayerNorm.bias" in name:
+            p.data = 0.3 * u
+            continue
+        p.data = 1 + 0.4 * u if "norm" in name.lower() else 0.3 * u if name.endswith("bias") else 1.5 / p.shape[-1]**0.5 * u
 
 
 def cases():
@@ -92,6 +110,12 @@ def cases():
         **common, vocab_size=t.get_vocab_size() + 5, tie_word_embeddings=False, rope_parameters=rope,
         use_sliding_window=True, sliding_window=9, max_window_layers=1, bos_token_id=None,
         eos_token_id=t.token_to_id("<|end|>")))
+    t = wordpiece()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=t, unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+                                                     pad_token="[PAD]", mask_token="[MASK]")
+    common.pop("num_key_value_heads")
+    yield "bert", tokenizer, torch.float32, transformers.BertForSequenceClassification(transformers.BertConfig(
+        **common, vocab_size=t.get_vocab_size(), id2label={0: "well", 1: "ill", 2: "who knows"}))
 
 
 def save(folder, tokenizer, dtype, model, shard="60kB"):
@@ -101,7 +125,8 @@ def save(folder, tokenizer, dtype, model, shard="60kB"):
     for name in ("generation_config.json",):
         if os.path.exists(os.path.join(folder, name)):
             os.remove(os.path.join(folder, name))
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+    kind = transformers.AutoModelForSequenceClassification if model.config.model_type == "bert" else transformers.AutoModelForCausalLM
+    return kind.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
 
 
 def main():
@@ -112,9 +137,13 @@ def main():
         ids = [int(u * model.config.vocab_size) for u in uniform("ids of " + name, 50)]
         with torch.no_grad():
             logits = model(torch.tensor([ids])).logits[0]
-        losses = -torch.log_softmax(logits[:-1], -1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
+        is_encoder = name == "bert"
+        if is_encoder:
+            losses, logits = -torch.log_softmax(logits, -1)[1:2], logits[None]
+        else:
+            losses = -torch.log_softmax(logits[:-1], -1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
         expected = {"ids": ids, "losses": [float(f"{x:.9g}") for x in losses],
-                    "logits": [float(f"{x:.9g}") for x in logits[-1]],
+                    "logits": [float(f"{x:.9g}") for x in logits[-1]]} | ({"label": 1} if is_encoder else {}) | {
                     "texts": [{"text": text, "ids": tokenizer(text)["input_ids"]} for text in TEXTS]}
         with open(os.path.join(folder, "expected.json"), "w") as file:
             json.dump(expected, file)

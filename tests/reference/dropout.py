@@ -12,12 +12,13 @@ import sys
 import numpy as np
 import torch
 
-from architectures import M64, cases
+from architectures import M64, cases, encoder_cases
 
 SEED, STEP, RECORD = 2024, 7, 3
 SHARES = (0.25, 0.1, 0.5)  # the cases take turns
 GOLDEN, LABEL = 0x9E3779B97F4A7C15, 0x64726F706F757431
 LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+HEAD = ("cls", "cls.output")  # behind those of all layers
 
 
 def mix(z):
@@ -53,11 +54,14 @@ class Masked(torch.nn.Module):
         self.share, self.matrix = share, matrix
 
     def forward(self, x):
-        return x * torch.tensor(factors(self.share, self.matrix, *x.shape[1:]))
+        n_tokens = x.shape[1] if x.dim() == 3 else 1  # the head sees one
+        return x * torch.tensor(factors(self.share, self.matrix, n_tokens, x.shape[-1]))
 
 
 def matrix_of(case, layer, stem):
     """The number of the first linear that a matrix holds."""
+    if stem in HEAD:
+        return case.n_layers * len(LINEARS) + HEAD.index(stem)
     first = {"attn_qkv": "attn_q"}.get(stem, stem)
     if stem == "ffn_up" and case.file.architecture == "phi3":
         first = "ffn_gate"  # in one with it
@@ -69,10 +73,10 @@ def run(case, share):
     case.load()
     peft_model, lora = case.adapt()
     modules = dict(peft_model.named_modules())
-    for layer in range(case.n_layers):
-        for stem, (module, *_) in case.modules.items():
-            linear = modules[f"base_model.model.{case.layers}.{layer}.{module}"]
-            linear.lora_dropout["default"] = Masked(share, matrix_of(case, layer, stem))
+    for stem, (module, *_) in case.modules.items():
+        for layer in range(1 if stem in HEAD else case.n_layers):
+            path = module if stem in HEAD else f"{case.layers}.{layer}.{module}"
+            modules[f"base_model.model.{path}"].lora_dropout["default"] = Masked(share, matrix_of(case, layer, stem))
     got = case.differentiate(peft_model, lora, case.ids())
     for gradient in got["gradients"]:
         gradient["a"], gradient["b"] = gradient["a"][:2], gradient["b"][-2:]
@@ -80,7 +84,7 @@ def run(case, share):
 
 
 def main():
-    out = [run(case, SHARES[i % len(SHARES)]) for i, case in enumerate(cases())]
+    out = [run(case, SHARES[i % len(SHARES)]) for i, case in enumerate([*cases(), *encoder_cases()])]
     text = json.dumps({"seed": SEED, "step": STEP, "record": RECORD, "cases": out})
     sys.stdout.write(text.replace('{"name"', '\n{"name"') + "\n")
 

@@ -5,7 +5,7 @@ linnet and llama.cpp load; all must find the same loss on the same text. So must
 and of GGUF files that linnet makes of them. Run through script/interop, which says what is not
 on the machine.
 
-usage: interop.py LINNET_CLIENT VOCABULARY.gguf [LLAMA_PEER]"""
+usage: interop.py LINNET_CLIENT VOCABULARY.gguf WORDPIECES.gguf [LLAMA_PEER]"""
 import json
 import os
 import shutil
@@ -31,6 +31,7 @@ SHORT = "She slept well."
 NO_WINDOW = "llama.cpp has no window for this architecture: on a short text only"
 LLAMA_CPP = {"mistral with a window": NO_WINDOW, "phi3 in a long context": NO_WINDOW,
              "phi3 in a short context": None}  # its contexts start at 256 tokens: long factors
+GELU_TOLERANCE = 1e-2  # of encoders: llama.cpp has gelu in its tanh form there
 
 
 def copy_tokenizer(reader, writer):
@@ -44,7 +45,8 @@ def write_gguf(case, vocabulary, path):
     writer = gguf.GGUFWriter(path, case.file.architecture)
     reader = gguf.GGUFReader(vocabulary)
     for name, kind, value in case.file.keys:
-        {"u32": writer.add_uint32, "f32": writer.add_float32, "text": writer.add_string}[kind](name, value)
+        {"u32": writer.add_uint32, "f32": writer.add_float32, "text": writer.add_string, "bool": writer.add_bool,
+         "texts": writer.add_array}[kind](name, value)
     copy_tokenizer(reader, writer)
     for name, values in case.file.values.items():
         writer.add_tensor(name, np.ascontiguousarray(values))
@@ -76,25 +78,30 @@ class Machine:
         return json.loads(out.stdout)
 
 
-def torch_loss(model, ids):
+def torch_loss(model, ids, losses=architectures.token_losses):
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits
-    return float(architectures.Case.losses(logits, ids).mean())
+    return float(losses(logits, ids).mean())
+
+
+def label_loss(logits, label):
+    return float(-torch.log_softmax(torch.tensor(logits, dtype=torch.float64), -1)[label])
 
 
 class Run:
-    def __init__(self, machine, folder, vocabulary):
+    def __init__(self, machine, folder, vocabulary, wordpieces):
         self.machine, self.folder, self.vocabulary, self.n_wrong = machine, folder, vocabulary, 0
+        self.wordpieces = wordpieces  # of encoders
 
     def compare(self, what, got, want, tolerance=TOLERANCE):
         good = abs(got - want) <= tolerance * max(1.0, abs(want))
         self.n_wrong += not good
         print(f"    {what:44s} {got:.6f} {want:.6f} {'' if good else 'DIFFERS'}", flush=True)
 
-    def write_text(self, name, text):
+    def write_text(self, name, text, **more):
         path = os.path.join(self.folder, name + ".jsonl")
         with open(path, "w") as file:
-            file.write(json.dumps({"text": text}) + "\n")
+            file.write(json.dumps({"text": text} | more) + "\n")
         return path
 
     def case(self, case):
@@ -103,18 +110,31 @@ class Run:
         base = os.path.join(self.folder, "base.gguf")
         case.write_tensors()
         case.load()
-        write_gguf(case, self.vocabulary, base)
+        is_encoder = isinstance(case, architectures.BertCase)
+        write_gguf(case, self.wordpieces if is_encoder else self.vocabulary, base)
         context = case.options.get("run_context")
         has_llama = m.peer and LLAMA_CPP.get(name, "") is not None
         text = SHORT if context else TEXT
         llama_text = SHORT if LLAMA_CPP.get(name) else text
         if m.peer and name in LLAMA_CPP:
             print("   ", LLAMA_CPP[name] or "not compared with llama.cpp: its contexts start at 256 tokens")
-        data, llama_data = self.write_text("text", text), self.write_text("llama", llama_text)
-        ids = [1] + m.linnet("tokenize", "--model", base, "--text", text)["ids"]
+        data, llama_data = self.write_text("text", text, **case.more()), self.write_text("llama", llama_text, **case.more())
+        if is_encoder:
+            ids = m.linnet("tokenize", "--model", base, "--text", text, "--special")["ids"]
+            has_llama = has_llama and any(key.endswith("output_labels") for key, *_ in case.file.keys)  # else it has one label
+        else:
+            ids = [1] + m.linnet("tokenize", "--model", base, "--text", text)["ids"]
 
         def compare_llama(what, adapter=None):
             if not has_llama:
+                return
+            if is_encoder:
+                if adapter is not None:  # whose head llama.cpp does not apply: merged
+                    merged = os.path.join(self.folder, "merged.gguf")
+                    m.linnet("adapter", "merge", "--model", base, "--adapter", adapter, "--type", "F32", "--out", merged)
+                out = m.llama(base if adapter is None else merged, llama_text)
+                assert out["ids"] == ids, "other ids"
+                self.compare(what, m.loss(base, llama_data, adapter), label_loss(out["labels"], case.label), GELU_TOLERANCE)
                 return
             out = m.llama(base, llama_text, adapter)
             assert out["ids"][1:] == m.linnet("tokenize", "--model", base, "--text", llama_text)["ids"], "other ids"
@@ -122,7 +142,7 @@ class Run:
 
         # the bare model
         loss = m.loss(base, data, context=context)
-        self.compare("base: linnet, transformers", loss, torch_loss(case.model, ids))
+        self.compare("base: linnet, transformers", loss, torch_loss(case.model, ids, case.losses))
         compare_llama("base: linnet, llama.cpp")
         # linnet's adapter elsewhere
         out = os.path.join(self.folder, "trained")
@@ -134,7 +154,7 @@ class Run:
         loss = m.loss(base, data, out, context)
         assert loss < trained["loss_first"], "training did not help"
         peft_model = PeftModel.from_pretrained(case.model, out).double().eval()
-        self.compare("trained by linnet: linnet, peft", loss, torch_loss(peft_model, ids))
+        self.compare("trained by linnet: linnet, peft", loss, torch_loss(peft_model, ids, case.losses))
         case.model = peft_model.unload()
         converted = os.path.join(self.folder, "adapter.gguf")
         m.linnet("adapter", "convert", "--model", base, "--adapter", out, "--format", "gguf", "--out", converted)
@@ -156,7 +176,7 @@ class Run:
         shutil.rmtree(made, ignore_errors=True)
         peft_model.float().save_pretrained(made)
         peft_model.double()
-        loss = torch_loss(peft_model, ids)
+        loss = torch_loss(peft_model, ids, case.losses)
         self.compare("made by peft: linnet, peft", m.loss(base, data, made, context), loss)
         m.linnet("adapter", "convert", "--model", base, "--adapter", made, "--format", "gguf", "--out", converted)
         compare_llama("made by peft: linnet, llama.cpp", converted)
@@ -169,7 +189,7 @@ class Run:
                 parameter.data = (parameter.data * (1 + 0.2 * noise) if "magnitude" in name else 0.2 * noise).float().double()
         peft_model.eval()
         shutil.rmtree(made, ignore_errors=True)
-        loss = torch_loss(peft_model, ids)
+        loss = torch_loss(peft_model, ids, case.losses)
         peft_model.float().save_pretrained(made)
         self.compare("DoRA by peft: linnet, peft", m.loss(base, data, made, context), loss)
         merged = os.path.join(self.folder, "merged.gguf")
@@ -332,16 +352,48 @@ def compare_checkpoints(run):
                 run.compare(what, m.loss(path, data, adapter), float(np.mean(other["losses"])), tolerance)
 
 
+def compare_encoder_checkpoint(run):
+    """A checkpoint with labels, its adapter in peft, and the GGUF file that linnet makes of it in llama.cpp."""
+    T, m, label = transformers, run.machine, 1
+    print("checkpoint: bert", flush=True)
+    tokenizer = T.PreTrainedTokenizerFast(tokenizer_object=checkpoints.wordpiece(), unk_token="[UNK]", cls_token="[CLS]",
+                                          sep_token="[SEP]", pad_token="[PAD]")
+    model = T.BertForSequenceClassification(T.BertConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=512,
+        vocab_size=len(tokenizer), id2label={0: "well", 1: "ill", 2: "who knows"}))
+    folder, out = os.path.join(run.folder, "encoder"), os.path.join(run.folder, "encoder-trained")
+    model = checkpoints.save(folder, tokenizer, torch.float32, model)
+    ids, data = tokenizer(TEXT)["input_ids"], run.write_text("label", TEXT, label="ill")
+
+    def loss_of(model):
+        with torch.no_grad():
+            return label_loss(model(torch.tensor([ids])).logits[0].tolist(), label)
+
+    run.compare("linnet, transformers", m.loss(folder, data), loss_of(model))
+    m.linnet("train", "--model", folder, "--data", data, "--out", out, "--rank", "4", "--steps", "6", "--learning-rate", "1e-2")
+    loss = m.loss(folder, data, out)
+    run.compare("trained by linnet: linnet, peft", loss, loss_of(PeftModel.from_pretrained(model, out).double().eval()))
+    path = os.path.join(run.folder, "encoder.gguf")
+    m.linnet("adapter", "merge", "--model", folder, "--adapter", out, "--type", "F32", "--out", path)
+    run.compare("trained by linnet: linnet, merged", loss, m.loss(path, data))
+    if m.peer:
+        other = m.llama(path, TEXT)
+        assert other["ids"] == ids, "other ids"
+        run.compare("merged: linnet, llama.cpp", loss, label_loss(other["labels"], label), GELU_TOLERANCE)
+
+
 def main():
-    client, vocabulary = sys.argv[1:3]
-    peer = sys.argv[3] if len(sys.argv) > 3 else None
-    n = len(gguf.GGUFReader(vocabulary).get_field("tokenizer.ggml.tokens").contents())
+    client, vocabulary, wordpieces = sys.argv[1:4]
+    peer = sys.argv[4] if len(sys.argv) > 4 else None
+    n, n_wordpieces = (len(gguf.GGUFReader(path).get_field("tokenizer.ggml.tokens").contents())
+                       for path in (vocabulary, wordpieces))
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Machine(client, peer), folder, vocabulary)
+        run = Run(Machine(client, peer), folder, vocabulary, wordpieces)
         compare_checkpoints(run)
+        compare_encoder_checkpoint(run)
         if peer:
             compare_types(run)
-        for case in architectures.cases(n):
+        for case in (*architectures.encoder_cases(n_wordpieces), *architectures.cases(n)):
             run.case(case)
     print(f"{run.n_wrong} differences beyond {TOLERANCE}")
     sys.exit(run.n_wrong > 0)

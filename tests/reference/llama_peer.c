@@ -5,6 +5,8 @@
  *     llama_peer MODEL.gguf TEXT GREEDY [ADAPTER.gguf SCALE]...
  *     {"ids": [...], "losses": [...], "logits": [... of the last token ...], "greedy": [...]}
  *
+ * or, of a model with labels, {"ids": [...], "labels": [... their logits ...]}.
+ *
  * Key/value cache in F32, flash attention off, one thread. */
 #include <math.h>
 #include <stdio.h>
@@ -63,6 +65,27 @@ static llama_token best_of(const float *logits, int n_vocabulary)
     return best;
 }
 
+static void print_ids(const llama_token *ids, int n)
+{
+    printf("{\"ids\": [");
+    for (int i = 0; i < n; i++)
+        printf("%s%d", i ? ", " : "", ids[i]);
+    printf("], ");
+}
+
+static void print_labels(struct llama_context *ctx, const llama_token *ids, int n, uint32_t n_labels)
+{
+    feed(ctx, ids, n, 0);
+    const float *logits = llama_get_embeddings_seq(ctx, 0);
+    if (!logits)
+        fail("no logits of labels");
+    print_ids(ids, n);
+    printf("\"labels\": [");
+    for (uint32_t i = 0; i < n_labels; i++)
+        printf("%s%.9g", i ? ", " : "", logits[i]);
+    printf("]}\n");
+}
+
 int main(int argc, char **argv)
 {
     struct llama_adapter_lora *adapters[ADAPTERS_MAX];
@@ -89,6 +112,10 @@ int main(int argc, char **argv)
     params.n_threads = params.n_threads_batch = 1;
     params.type_k = params.type_v = GGML_TYPE_F32;
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    uint32_t n_labels = llama_model_n_cls_out(model); /* 1 where it has none */
+    params.embeddings = n_labels > 1;
+    if (n_labels > 1)
+        params.pooling_type = LLAMA_POOLING_TYPE_RANK;
     struct llama_context *ctx = llama_init_from_model(model, params);
     if (!ctx)
         fail("no context");
@@ -100,11 +127,15 @@ int main(int argc, char **argv)
     }
     if (n_adapters > 0 && llama_set_adapters_lora(ctx, adapters, n_adapters, scales) != 0)
         fail("the adapters cannot be set");
+    if (n_labels > 1) {
+        print_labels(ctx, ids, n, n_labels);
+        llama_free(ctx);
+        llama_model_free(model);
+        return 0;
+    }
     feed(ctx, ids, n, 0);
-    printf("{\"ids\": [");
-    for (int i = 0; i < n; i++)
-        printf("%s%d", i ? ", " : "", ids[i]);
-    printf("], \"losses\": [");
+    print_ids(ids, n);
+    printf("\"losses\": [");
     for (int i = 0; i + 1 < n; i++)
         printf("%s%.9g", i ? ", " : "", loss_of(llama_get_logits_ith(ctx, i), n_vocabulary, ids[i + 1]));
     const float *logits = llama_get_logits_ith(ctx, n - 1);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whole federated runs of the bundled model: they repeat bit for bit, learn, and end in the same adapter
  * whatever happens to messages and processes on the way. */
+#include "client/encoder_model.h"
 #include "runtime_directory.h"
 #include "testing.h"
 
@@ -105,6 +106,48 @@ static void the_same_seed_repeats_and_learns(void **state)
     linnet_simulation_result_release(&a);
     linnet_simulation_result_release(&b);
     linnet_simulation_result_release(&c);
+}
+
+/* Five owners of ten labelled texts each; every fifth is for evaluation. */
+static void write_labelled_texts(const char *path)
+{
+    static const char *const words[] = {"rain", "sun", "film", "the"};
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    for (int i = 0; i < 50; i++) {
+        bool is_good = i % 3 != 0;
+        (void)fprintf(file, "{\"text\":\"%s was %s %s\",\"label\":\"%s\",\"client\":\"%d\"}\n", words[i % 4],
+                      is_good ? "good" : "bad", words[i / 4 % 4], is_good ? "much" : "no", i % 5);
+    }
+    assert_int_equal(fclose(file), 0);
+}
+
+/* Records with labels need nothing of their own in a round: an encoder's fleet learns them, head and all. */
+static void a_fleet_of_encoders_learns_labels_behind_masks(void **state)
+{
+    (void)state;
+    json_t *object = encoder_case("bert with a pooler");
+    vector_model m = vector_model_open(object);
+    linnet_simulation_config one = small_run(), two = small_run();
+    char path[128];
+    (void)snprintf(path, sizeof(path), "%s/labels.jsonl", folder);
+    write_labelled_texts(path);
+    linnet_simulation_config *const configs[] = {&one, &two};
+    for (size_t i = 0; i < 2; i++) {
+        configs[i]->model_path = m.path;
+        configs[i]->data_path = path;
+        configs[i]->eval_path = NULL;
+        configs[i]->plan.learning_rate_b = configs[i]->plan.learning_rate_a = 1e-2;
+        configs[i]->plan.context_tokens = 16;
+    }
+    two.n_threads = 2;
+    linnet_simulation_result a = run(&one), b = run(&two);
+    assert_same(&a, &b);
+    assert_true(a.loss_federated < 0.8 * a.loss_base);
+    linnet_simulation_result_release(&a);
+    linnet_simulation_result_release(&b);
+    vector_model_close(&m);
+    json_decref(object);
 }
 
 static void masked_sums_equal_plain_ones_bit_for_bit(void **state)
@@ -270,6 +313,7 @@ int main(void)
     cmocka_set_test_filter(getenv("LINNET_TEST"));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_same_seed_repeats_and_learns),
+        cmocka_unit_test(a_fleet_of_encoders_learns_labels_behind_masks),
         cmocka_unit_test(masked_sums_equal_plain_ones_bit_for_bit),
         cmocka_unit_test(any_number_of_threads_gives_the_same_adapter),
         cmocka_unit_test(devices_train_with_the_dropout_of_the_plan),

@@ -15,7 +15,8 @@
 #define LINNET_ADAPTER_BYTES_MAX ((size_t)1 << 30) /* files larger than this are refused */
 
 /* The matrices of a block that an adapter may have factors for; a target set is a bit mask of them. The first
- * seven are the linears in the order in which they run. Some files keep q, k and v in one matrix. */
+ * seven are the linears in the order in which they run. Some files keep q, k and v in one matrix. The last
+ * two are no block's, but those of a model's classification head: the pooler, and the rows of labels. */
 /* clang-format off */
 #define LINNET_TARGET_LIST(X) \
     X(ATTN_Q, "attn_q") \
@@ -25,7 +26,9 @@
     X(FFN_GATE, "ffn_gate") \
     X(FFN_UP, "ffn_up") \
     X(FFN_DOWN, "ffn_down") \
-    X(ATTN_QKV, "attn_qkv")
+    X(ATTN_QKV, "attn_qkv") \
+    X(CLS, "cls") \
+    X(CLS_OUTPUT, "cls.output")
 /* clang-format on */
 typedef enum linnet_target {
 #define LINNET_TARGET_ENUM(name, gguf) LINNET_TARGET_##name,
@@ -35,6 +38,14 @@ typedef enum linnet_target {
 } linnet_target;
 #define LINNET_TARGETS_ALL ((UINT32_C(1) << LINNET_TARGETS) - 1) /* those that a model has */
 const char *linnet_target_name(linnet_target target);            /* "attn_q" */
+enum { LINNET_BLOCK_TARGETS = LINNET_TARGET_CLS };               /* those that every block has again */
+/** Is it of the classification head, of which a model has one? */
+static inline bool linnet_target_is_head(linnet_target target)
+{
+    return (size_t)target >= LINNET_BLOCK_TARGETS;
+}
+/** Where an entry of the head stands in a layout: behind those of all blocks. */
+#define LINNET_LAYER_HEAD ((uint32_t)LINNET_LAYOUT_ENTRIES_MAX)
 /** "all", or names with commas: GGUF's "attn_q,attn_v", or Hugging Face's of any architecture,
  * "q_proj,v_proj", "c_attn". ARG names the unknown one. */
 linnet_status linnet_targets_parse(const char *text, uint32_t *ret_mask, linnet_error *err) LINNET_NODISCARD;
@@ -47,8 +58,8 @@ typedef enum linnet_factors {
 } linnet_factors;
 
 typedef struct linnet_layout_entry {
-    char name[64];  /* GGUF name of the adapted matrix: "blk.0.attn_q.weight" */
-    uint32_t layer; /* block index */
+    char name[64];  /* GGUF name of the adapted matrix: "blk.0.attn_q.weight", "cls.output.weight" */
+    uint32_t layer; /* block index; LINNET_LAYER_HEAD of the head's */
     linnet_target target;
     uint32_t rows, columns, rank;
     float alpha;           /* of this matrix where it differs from the layout's; else 0 */
@@ -60,7 +71,7 @@ typedef struct linnet_layout_entry {
         b_offset; /* first float of A (rank x columns) and of B (rows x rank) in the adapter's data */
 } linnet_layout_entry;
 
-/** Ordered list of adapted matrices: by layer, then by target. Immutable once made. */
+/** Ordered list of adapted matrices: by layer, then by target, the head's last. Immutable once made. */
 typedef struct linnet_layout {
     float alpha;
     size_t n_entries;

@@ -2,10 +2,12 @@
 #ifndef LINNET_DATASET_H
 #define LINNET_DATASET_H
 
-/* JSON Lines of records: {"text"}, {"prompt","completion"} or {"messages":[{"role","content"}]}, each with an
- * optional "client" and "unit" (all records of one unit, a patient's say, are one contribution to
- * record-level privacy); other keys are ignored. How a record becomes ids and is cut: DESIGN.md, section
- * 2. */
+/* JSON Lines of records: {"text"}, {"prompt","completion"} or {"messages":[{"role","content"}]}, for an
+ * encoder
+ * {"text","label"}, each with an optional "client" and "unit" (all records of one unit, a patient's say, are
+ * one contribution to record-level privacy); other keys are ignored. How a record becomes ids and is cut:
+ * DESIGN.md, section 2; a text with a label becomes all its ids, with the begin and end that the tokenizer
+ * gives a text. */
 
 #include "linnet/model.h"
 #include "linnet/tokenizer.h"
@@ -15,7 +17,8 @@
 typedef enum linnet_record_kind {
     LINNET_RECORD_TEXT,
     LINNET_RECORD_COMPLETION,
-    LINNET_RECORD_MESSAGES
+    LINNET_RECORD_MESSAGES,
+    LINNET_RECORD_LABEL
 } linnet_record_kind;
 
 typedef struct linnet_message {
@@ -26,17 +29,20 @@ typedef struct linnet_record {
     linnet_record_kind kind;
     char *client;             /* owned, NULL where absent */
     char *unit;               /* owned, NULL where absent: the record is a unit of its own */
-    char *text;               /* TEXT; for COMPLETION the prompt */
+    char *text;               /* TEXT and LABEL; for COMPLETION the prompt */
     char *completion;         /* COMPLETION */
     linnet_message *messages; /* MESSAGES */
     size_t n_messages;
-    size_t line; /* in its file, from 1 */
+    char *label;          /* LABEL: its name, owned; NULL where the record has its number */
+    uint32_t label_index; /* LABEL without a name */
+    size_t line;          /* in its file, from 1 */
 } linnet_record;
 
 typedef struct linnet_dataset {
     linnet_record *records; /* owned */
     size_t n_records, capacity;
     size_t n_skipped; /* bad lines passed over, with skip_bad */
+    char *path;       /* owned: the file that they are from; NULL: none */
 } linnet_dataset;
 
 /** An empty set, to add to; NULL on lack of memory. */
@@ -57,23 +63,43 @@ void linnet_dataset_destroy(linnet_dataset *dataset);
 typedef struct linnet_encoding {
     uint32_t context_tokens; /* longest sequence, begin token included */
     bool end_token; /* completions, texts and assistant contents end with end-of-text, which counts */
+    const linnet_model *model; /* for which, borrowed: an encoder's records have its labels. NULL: a language
+                                  model */
 } linnet_encoding;
 
-/** A record's ids and counted flags, cut to the context; owned arrays, released with
- * linnet_tokens_release. */
+/** A record's ids and counted flags, cut to the context, and its label where it has one, which is then its
+ * one counted target; owned arrays, released with linnet_tokens_release. */
 typedef struct linnet_tokens {
     int32_t *ids;
     uint8_t *counted;
     size_t n_ids, n_counted;
+    bool has_label;
+    uint32_t label;
 } linnet_tokens;
+/** UNSUPPORTED for a record of another kind than the model's, and for a model that can do nothing with it;
+ * RANGE for a label that the model has not. */
 linnet_status linnet_record_encode(const linnet_record *record, const linnet_tokenizer *tokenizer,
                                    const linnet_encoding *encoding, linnet_tokens *ret_tokens,
                                    linnet_error *err) LINNET_NODISCARD;
 void linnet_tokens_release(linnet_tokens *tokens);
 static inline linnet_sequence linnet_tokens_sequence(const linnet_tokens *tokens)
 {
-    return (linnet_sequence){.ids = tokens->ids, .counted = tokens->counted, .n_ids = tokens->n_ids};
+    return (linnet_sequence){.ids = tokens->ids,
+                             .counted = tokens->counted,
+                             .n_ids = tokens->n_ids,
+                             .has_label = tokens->has_label,
+                             .label = tokens->label};
 }
+
+/** Put in front of a message where the record stands: "FILE:LINE", or its line alone where it is from no
+ * file. Returns the status. */
+linnet_status linnet_record_place(const linnet_dataset *dataset, const linnet_record *record,
+                                  linnet_status status, linnet_error *err);
+
+/** The ids of a whole text as an encoder reads it: begin, text, end, cut at the text's end to context_tokens.
+ * ids is empty before; what is in it after a failure is the caller's too. ARG for a context below 2. */
+linnet_status linnet_text_encode(const char *text, const linnet_tokenizer *tokenizer, uint32_t context_tokens,
+                                 linnet_ids *ids, linnet_error *err) LINNET_NODISCARD;
 
 /** The ids of a conversation up to where the assistant speaks next, in the model's own chat format (contents
  * joined by newlines where it has none), and the token that ends its turn (-1: none). ret_ids is owned by the

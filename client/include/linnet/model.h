@@ -2,8 +2,9 @@
 #ifndef LINNET_MODEL_H
 #define LINNET_MODEL_H
 
-/* A frozen language model in a mapped GGUF file, and the three things one does with it: generate (a session
- * with a KV cache), score, and train a LoRA adapter beside it (an arena with per-layer checkpointing). */
+/* A frozen model in a mapped GGUF file, and what one does with it: generate (a session with a KV cache),
+ * score, and train a LoRA adapter beside it (an arena with per-layer checkpointing). A language model
+ * predicts the next token; an encoder (BERT) with a head gives a text one of its labels. */
 
 #include "linnet/adapter.h"
 #include "linnet/thread_pool.h"
@@ -29,6 +30,19 @@ const linnet_gguf *linnet_model_gguf(const linnet_model *model); /* borrowed, fo
 const char *linnet_model_architecture(const linnet_model *model);
 const char *linnet_model_type(const linnet_model *model);
 
+/* ---- labels, of encoders ---- */
+enum { LINNET_LABELS_MAX = 1 << 16 }; /* of one model */
+/** Does the model read whole texts, rather than write them? */
+bool linnet_model_is_encoder(const linnet_model *model);
+uint32_t linnet_model_n_labels(const linnet_model *model); /* 0: it has no head */
+/** The name of a label, borrowed from the model: the file's, or LABEL_N; empty past the last. */
+linnet_text linnet_model_label(const linnet_model *model, uint32_t label);
+/** NOT_FOUND for a name that no label has; of several the first. */
+linnet_status linnet_model_find_label(const linnet_model *model, const char *name,
+                                      uint32_t *ret_label) LINNET_NODISCARD;
+/** UNSUPPORTED, naming what is missing, for a model that cannot classify. */
+linnet_status linnet_model_require_head(const linnet_model *model, linnet_error *err) LINNET_NODISCARD;
+
 /** What an adapter with magnitudes (DoRA) needs once before it is used; nothing for others. MISMATCH where it
  * is of another model. */
 linnet_status linnet_model_prepare_adapter(const linnet_model *model, linnet_adapter *adapter,
@@ -36,7 +50,8 @@ linnet_status linnet_model_prepare_adapter(const linnet_model *model, linnet_ada
 
 /* ---- inference ---- */
 typedef struct linnet_session linnet_session;
-/** A KV cache for context_tokens (0: the model's context). pool is borrowed, NULL: one thread. */
+/** A KV cache for context_tokens (0: the model's context). pool is borrowed, NULL: one thread. UNSUPPORTED
+ * for an encoder. */
 linnet_status linnet_session_create(const linnet_model *model, linnet_thread_pool *pool,
                                     uint32_t context_tokens, linnet_session **ret_session,
                                     linnet_error *err) LINNET_NODISCARD;
@@ -61,7 +76,7 @@ size_t linnet_session_bytes(const linnet_session *session);    /* with its prese
 /** Memory for one sequence at a time of up to context_tokens: checkpoints, one layer's activations, loss
  * tiles. One per worker thread; never shared. With train false only what scoring needs. context_tokens 0: the
  * model's context. All is allocated here, but for the adapter's activations (rank sum of a layer x context),
- * which grow with the first adapter of a larger rank. */
+ * which grow with the first adapter of a larger rank. UNSUPPORTED for an encoder without a head. */
 typedef struct linnet_arena linnet_arena;
 linnet_status linnet_arena_create(const linnet_model *model, linnet_thread_pool *pool,
                                   uint32_t context_tokens, bool train, linnet_arena **ret_arena,
@@ -78,16 +93,20 @@ void linnet_arena_destroy(linnet_arena *arena);
 size_t linnet_arena_bytes(const linnet_arena *arena);
 
 /** A tokenised record: ids, and for each id whether it is a counted target (counted[0] is ignored: nothing
- * predicts it). */
+ * predicts it). Or ids and the one label of them all, for a model with a head; that counts as one target. */
 typedef struct linnet_sequence {
     const int32_t *ids;
-    const uint8_t *counted;
+    const uint8_t *counted; /* not looked at where it has a label */
     size_t n_ids;
+    bool has_label;
+    uint32_t label;
 } linnet_sequence;
 
 /** Sum of -ln p over the counted targets, in nats (double), and their number. adapter may be NULL. ret_each
- * (may be NULL) gets n_ids losses, 0 where not counted. LIMIT for a sequence beyond the context, RANGE for an
- * id outside the vocabulary and for a loss that is not finite, MISMATCH for an adapter of another model. */
+ * (may be NULL) gets n_ids losses, 0 where not counted; that of a label is the first. LIMIT for a sequence
+ * beyond the context, RANGE for an id outside the vocabulary, a label that the model has not, and a loss that
+ * is not finite, UNSUPPORTED for a label where the model has none and the other way round, MISMATCH for an
+ * adapter of another model. */
 linnet_status linnet_arena_score(linnet_arena *arena, const linnet_adapter *adapter,
                                  const linnet_sequence *sequence, double *ret_loss_sum, size_t *ret_n_counted,
                                  float *ret_each, linnet_error *err) LINNET_NODISCARD;
@@ -110,5 +129,13 @@ linnet_status linnet_arena_gradient(linnet_arena *arena, const linnet_adapter *a
                                     const linnet_sequence *sequence, double scale, float *gradient,
                                     double *ret_loss_sum, size_t *ret_n_counted,
                                     linnet_error *err) LINNET_NODISCARD;
+
+/** Logits of a text's labels (linnet_model_n_labels floats), borrowed until the arena is used again or
+ * destroyed. Errors as score's. */
+linnet_status linnet_arena_classify(linnet_arena *arena, const linnet_adapter *adapter, const int32_t *ids,
+                                    size_t n_ids, const float **ret_logits,
+                                    linnet_error *err) LINNET_NODISCARD;
+/** Those of the sequence that was scored last; NULL for a model without a head. */
+const float *linnet_arena_logits(const linnet_arena *arena);
 
 #endif

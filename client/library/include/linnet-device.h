@@ -190,8 +190,9 @@ LIN_API lin_status lin_texts_add(lin_texts *texts, const char *text, lin_error *
 /** The completion is learned, behind the prompt. */
 LIN_API lin_status lin_texts_add_completion(lin_texts *texts, const char *prompt, const char *completion,
                                             lin_error *err);
-/** One line of a data file, with or without its newline: {"text"}, {"prompt","completion"} or {"messages"}.
- * The error names the line by the number that it would have had among these texts, from 1. */
+/** One line of a data file, with or without its newline: {"text"}, {"prompt","completion"} or {"messages"};
+ * for an encoder {"text","label"}. The error names the line by the number that it would have had among these
+ * texts, from 1. */
 LIN_API lin_status lin_texts_add_json(lin_texts *texts, const char *line, size_t n_bytes, lin_error *err);
 /** All lines of a data file; the error names file and line. */
 LIN_API lin_status lin_texts_load(lin_texts *texts, const char *path, lin_error *err);
