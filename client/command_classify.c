@@ -107,7 +107,7 @@ static linnet_status classify_text(classification *c, const char *text, linnet_e
 static linnet_status classify_record(classification *c, const linnet_dataset *data,
                                      const linnet_record *record, linnet_table *table, linnet_error *err)
 {
-    bool has_text = record->kind == LINNET_RECORD_TEXT || record->kind == LINNET_RECORD_LABEL;
+    bool has_text = record->kind == LINNET_RECORD_TEXT;
     linnet_status status =
         has_text ? classify(c, record->text, err)
                  : linnet_fail(err, LINNET_ERR_UNSUPPORTED, "a record to classify has \"text\"");

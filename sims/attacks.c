@@ -116,24 +116,24 @@ static void swap_numbers(uint32_t *a, uint32_t *b)
     *b = held;
 }
 
-/* What a record is scored on, NULL for a text. */
-static char **label_of(linnet_record *record)
+/* What a record is scored on, NULL for a text that is learned. */
+static char **label_of(linnet_record *record, bool classifies)
 {
     if (record->kind == LINNET_RECORD_COMPLETION)
         return &record->completion;
     if (record->kind == LINNET_RECORD_MESSAGES && record->n_messages > 0)
         return &record->messages[record->n_messages - 1].content;
-    if (record->kind == LINNET_RECORD_LABEL)
+    if (classifies)
         return &record->label; /* NULL where the record has a number */
     return NULL;
 }
 
-void attack_labels(linnet_dataset *dataset)
+void attack_labels(linnet_dataset *dataset, bool classifies)
 {
     size_t half = dataset->n_records / 2;
     for (size_t i = 0; i < dataset->n_records; i++) {
-        char **own = label_of(&dataset->records[i]);
-        char **other = i < half ? label_of(&dataset->records[i + half]) : NULL;
+        char **own = label_of(&dataset->records[i], classifies);
+        char **other = i < half ? label_of(&dataset->records[i + half], classifies) : NULL;
         if (!own)
             reverse_words(dataset->records[i].text);
         if (!own || !other)

@@ -25,8 +25,9 @@ bool attack_is_on_delta(linnet_attack attack);
 void attack_delta(linnet_attack attack, double scale, linnet_rng *rng, float *const *parts,
                   const size_t *lengths, size_t n_parts);
 
-/** Label flip: every completion (an assistant's content, a text's order of words) becomes another one's. */
-void attack_labels(linnet_dataset *dataset);
+/** Label flip: every completion (an assistant's content, a text's order of words; for a model that classifies
+ * the label) becomes another one's. */
+void attack_labels(linnet_dataset *dataset, bool classifies);
 
 /** Wrong shares: every share in this M9 becomes a random one of the same kind, signed anew. */
 void attack_shares(linnet_rng *rng, const linnet_identity *identity, uint8_t *m9, size_t n_bytes);

@@ -234,7 +234,7 @@ static linnet_status choose_attackers(fleet *f, linnet_error *err)
         return LINNET_OK;
     linnet_status status = linnet_dataset_load(f->config->data_path, false, &f->flipped, err);
     if (status == LINNET_OK)
-        attack_labels(f->flipped);
+        attack_labels(f->flipped, linnet_model_is_encoder(f->model));
     return status;
 }
 

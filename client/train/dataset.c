@@ -53,22 +53,17 @@ static linnet_status parse_messages(const json_t *messages, linnet_record *recor
     return LINNET_OK;
 }
 
-/* The kind of a record with a text, by whether it has a label. */
+/* What is no label is one that no model has: whether that matters is the model's to say. */
 static linnet_status parse_label(const json_t *object, linnet_record *record, linnet_error *err)
 {
     const json_t *label = json_object_get(object, "label");
-    record->kind = label ? LINNET_RECORD_LABEL : LINNET_RECORD_TEXT;
-    if (!label)
-        return LINNET_OK;
-    if (json_object_get(object, "text_pair"))
-        return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
-                           "\"text_pair\": a record with a label has one text, \"text\"");
+    record->has_label = label != NULL;
+    record->has_pair = json_object_get(object, "text_pair") != NULL;
+    record->label_index = UINT32_MAX;
     if (json_is_string(label))
         return copy_text(label, "label", &record->label, err);
-    if (!json_is_integer(label) || json_integer_value(label) < 0 ||
-        json_integer_value(label) >= LINNET_LABELS_MAX)
-        return linnet_fail(err, LINNET_ERR_FORMAT, "\"label\" is neither a name nor a number from 0");
-    record->label_index = (uint32_t)json_integer_value(label);
+    if (json_is_integer(label) && json_integer_value(label) >= 0 && json_integer_value(label) < UINT32_MAX)
+        record->label_index = (uint32_t)json_integer_value(label);
     return LINNET_OK;
 }
 
@@ -83,6 +78,7 @@ static linnet_status parse_forms(const json_t *object, linnet_record *record, li
                            "%s of \"text\", \"prompt\" and \"completion\", or \"messages\"",
                            n_forms == 0 ? "none" : "more than one");
     if (text) {
+        record->kind = LINNET_RECORD_TEXT;
         linnet_status status = parse_label(object, record, err);
         return status == LINNET_OK ? copy_text(text, "text", &record->text, err) : status;
     }

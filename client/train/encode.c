@@ -329,19 +329,16 @@ static linnet_status encode_label(builder *b, const linnet_record *record, const
     return status == LINNET_OK ? flag_new(b, 0, err) : status;
 }
 
-/* What a model is trained and scored on: texts with labels where it reads, others where it writes. */
-static linnet_status check_kind(const linnet_record *record, const linnet_model *model, linnet_error *err)
+/* What an encoder is trained and scored on. */
+static linnet_status check_labelled(const linnet_record *record, const linnet_model *model, linnet_error *err)
 {
-    bool is_encoder = model && linnet_model_is_encoder(model);
-    if (is_encoder && record->kind == LINNET_RECORD_LABEL)
-        return linnet_model_require_head(model, err);
-    if (is_encoder)
+    if (record->kind != LINNET_RECORD_TEXT || !record->has_label)
         return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
                            "the model is an encoder, for which a record has \"text\" and \"label\"");
-    if (record->kind == LINNET_RECORD_LABEL)
+    if (record->has_pair)
         return linnet_fail(err, LINNET_ERR_UNSUPPORTED,
-                           "\"label\" is for models that classify; this is a language model");
-    return LINNET_OK;
+                           "\"text_pair\": a record with a label has one text, \"text\"");
+    return linnet_model_require_head(model, err);
 }
 
 static void builder_finish(builder *b, linnet_tokens *ret_tokens)
@@ -365,20 +362,21 @@ linnet_status linnet_record_encode(const linnet_record *record, const linnet_tok
         [LINNET_RECORD_TEXT] = encode_text,
         [LINNET_RECORD_COMPLETION] = encode_completion,
         [LINNET_RECORD_MESSAGES] = encode_messages,
-        [LINNET_RECORD_LABEL] = encode_label,
     };
+    bool classifies = encoding->model && linnet_model_is_encoder(encoding->model);
     uint32_t label = 0;
     if (encoding->context_tokens < 2)
         return short_context(encoding->context_tokens, err);
     builder b = {.tokenizer = tokenizer, .special = -1};
-    linnet_status status = check_kind(record, encoding->model, err);
-    if (status == LINNET_OK && record->kind == LINNET_RECORD_LABEL)
+    linnet_status status = classifies ? check_labelled(record, encoding->model, err) : LINNET_OK;
+    if (status == LINNET_OK && classifies)
         status = find_label(encoding->model, record, &label, err);
     if (status == LINNET_OK)
-        status = encode[record->kind](&b, record, encoding, err);
+        status = classifies ? encode_label(&b, record, encoding, err)
+                            : encode[record->kind](&b, record, encoding, err);
     if (status == LINNET_OK)
         builder_finish(&b, ret_tokens);
-    if (status == LINNET_OK && record->kind == LINNET_RECORD_LABEL) {
+    if (status == LINNET_OK && classifies) {
         ret_tokens->has_label = true;
         ret_tokens->label = label;
         ret_tokens->n_counted = ret_tokens->n_ids > 0; /* a tokenizer may give nothing at all */

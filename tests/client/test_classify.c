@@ -144,8 +144,6 @@ static void what_does_not_fit_is_refused_in_a_line(void **state)
         {"evaluate --model $H --data $T/data.jsonl", "has no tensor 'cls.output.weight'", 1},
         {"train --model $H --data $T/data.jsonl --out $T/no", "has no tensor 'cls.output.weight'", 1},
         {"classify --model $L --text the", "is a language model", 1},
-        {"evaluate --model $L --data $T/data.jsonl", "/data.jsonl:1: \"label\"", 1},
-        {"train --model $L --data $T/data.jsonl --out $T/no", "/data.jsonl:1: \"label\"", 1},
         {"evaluate --model $E --data $T/texts.jsonl", "/texts.jsonl:1: ", 1},
         {"train --model $E --data $T/texts.jsonl --out $T/no", "/texts.jsonl:1: ", 1},
         {"classify --model $E --data $T/chats.jsonl", "/chats.jsonl:2: ", 1},

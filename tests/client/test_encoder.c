@@ -218,7 +218,7 @@ static void a_text_stands_between_cls_and_sep(void **state)
         linnet_tokens tokens = {0};
         linnet_error err = {0};
         assert_ok(linnet_record_parse(cases[i].line, strlen(cases[i].line), &record, &err), &err);
-        assert_int_equal(record.kind, LINNET_RECORD_LABEL);
+        assert_true(record.kind == LINNET_RECORD_TEXT && record.has_label);
         assert_ok(linnet_record_encode(&record, e.tokenizer, &encoding, &tokens, &err), &err);
         assert_int_equal(tokens.n_ids, cases[i].n_ids);
         assert_memory_equal(tokens.ids, cases[i].ids, tokens.n_ids * sizeof(int32_t));
@@ -239,26 +239,23 @@ static void write_lines(const char *path, const char *text)
     assert_int_equal(fclose(file), 0);
 }
 
-/* The line of a file that does not fit, and why, of an encoder or of a language model. */
+/* The line of a file that does not fit, and why. */
 static void records_that_do_not_fit_are_named(void **state)
 {
     (void)state;
     static const struct {
-        bool for_encoder;
         const char *line, *part;
     } cases[] = {
-        {true, "{\"text\":\"good\"}", "\"label\""},
-        {true, "{\"text\":\"good\",\"label\":\"yes\"}",
-         "none of the model's 4: no, a little, much, all of it"},
-        {true, "{\"text\":\"good\",\"label\":4}", "none of the model's 4"},
-        {true, "{\"text\":\"good\",\"label\":-1}", "neither a name nor a number"},
-        {true, "{\"text\":\"good\",\"label\":1.5}", "neither a name nor a number"},
-        {true, "{\"text\":\"good\",\"label\":null}", "neither a name nor a number"},
-        {true, "{\"text\":\"good\",\"label\":4000000000}", "neither a name nor a number"},
-        {true, "{\"text\":\"good\",\"text_pair\":\"bad\",\"label\":1}", "text_pair"},
-        {true, "{\"prompt\":\"good\",\"completion\":\"bad\",\"label\":1}", "encoder"},
-        {true, "{\"messages\":[{\"role\":\"user\",\"content\":\"good\"}]}", "encoder"},
-        {false, "{\"text\":\"good\",\"label\":1}", "language model"},
+        {"{\"text\":\"good\"}", "\"label\""},
+        {"{\"text\":\"good\",\"label\":\"yes\"}", "none of the model's 4: no, a little, much, all of it"},
+        {"{\"text\":\"good\",\"label\":4}", "none of the model's 4"},
+        {"{\"text\":\"good\",\"label\":-1}", "none of the model's 4"},
+        {"{\"text\":\"good\",\"label\":1.5}", "none of the model's 4"},
+        {"{\"text\":\"good\",\"label\":null}", "none of the model's 4"},
+        {"{\"text\":\"good\",\"label\":4000000000}", "none of the model's 4"},
+        {"{\"text\":\"good\",\"text_pair\":\"bad\",\"label\":1}", "text_pair"},
+        {"{\"prompt\":\"good\",\"completion\":\"bad\",\"label\":1}", "encoder"},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"good\"}]}", "encoder"},
     };
     encoder e = encoder_open();
     char path[] = "/tmp/linnet-encoder-XXXXXX", place[64];
@@ -267,14 +264,12 @@ static void records_that_do_not_fit_are_named(void **state)
     (void)close(fd);
     (void)snprintf(place, sizeof(place), "%s:2: ", path);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        const linnet_encoding encoding = {.context_tokens = 16,
-                                          .model = cases[i].for_encoder ? e.m.model : NULL};
+        const linnet_encoding encoding = {.context_tokens = 16, .model = e.m.model};
         char lines[256];
         linnet_dataset *data = NULL;
         linnet_token_set *set = NULL;
         linnet_error err = {0};
-        (void)snprintf(lines, sizeof(lines), "{\"text\":\"film\"%s}\n%s\n",
-                       cases[i].for_encoder ? ",\"label\":0" : "", cases[i].line);
+        (void)snprintf(lines, sizeof(lines), "{\"text\":\"film\",\"label\":0}\n%s\n", cases[i].line);
         write_lines(path, lines);
         linnet_status status = linnet_dataset_load(path, false, &data, &err);
         if (status == LINNET_OK)
@@ -290,6 +285,39 @@ static void records_that_do_not_fit_are_named(void **state)
 }
 
 /* ---- training ---- */
+
+/* Its other keys are nobody's business, whatever is in them. */
+static void a_language_model_learns_the_text_and_not_the_label(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {
+        "{\"text\":\"the film was good\"}",
+        "{\"text\":\"the film was good\",\"label\":\"yes\"}",
+        "{\"text\":\"the film was good\",\"label\":[1.5],\"text_pair\":\"bad\"}",
+    };
+    encoder e = encoder_open();
+    const linnet_encoding encoding = {.context_tokens = 16}; /* no encoder */
+    linnet_tokens wanted = {0};
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+        linnet_record record = {0};
+        linnet_tokens tokens = {0};
+        linnet_error err = {0};
+        assert_ok(linnet_record_parse(lines[i], strlen(lines[i]), &record, &err), &err);
+        assert_ok(linnet_record_encode(&record, e.tokenizer, &encoding, &tokens, &err), &err);
+        linnet_record_release(&record);
+        if (i == 0) {
+            wanted = tokens;
+            continue;
+        }
+        assert_false(tokens.has_label);
+        assert_int_equal(tokens.n_ids, wanted.n_ids);
+        assert_int_equal(tokens.n_counted, wanted.n_counted);
+        assert_memory_equal(tokens.ids, wanted.ids, wanted.n_ids * sizeof(*wanted.ids));
+        linnet_tokens_release(&tokens);
+    }
+    linnet_tokens_release(&wanted);
+    encoder_close(&e);
+}
 
 static linnet_token_set *labelled_set(const encoder *e)
 {
@@ -451,6 +479,7 @@ int main(void)
         cmocka_unit_test(every_token_is_seen),
         cmocka_unit_test(a_text_stands_between_cls_and_sep),
         cmocka_unit_test(records_that_do_not_fit_are_named),
+        cmocka_unit_test(a_language_model_learns_the_text_and_not_the_label),
         cmocka_unit_test(training_lowers_the_loss_with_the_same_bits_for_any_threads),
         cmocka_unit_test(a_lora_on_a_head_of_zeros_is_a_new_head),
         cmocka_unit_test(factors_of_the_head_are_active_one_by_one),

@@ -144,7 +144,7 @@ static void every_label_becomes_another_ones(void **state)
     (void)state;
     static const char *const lines[] = {"{\"prompt\":\"a\",\"completion\":\"one\"}",
                                         "{\"prompt\":\"b\",\"completion\":\"two\"}",
-                                        "{\"text\":\"pull the net\"}",
+                                        "{\"text\":\"pull the net\",\"label\":\"x\"}",
                                         "{\"prompt\":\"c\",\"completion\":\"three\"}",
                                         "{\"prompt\":\"d\",\"completion\":\"four\"}",
                                         "{\"text\":\"up\"}"};
@@ -153,7 +153,7 @@ static void every_label_becomes_another_ones(void **state)
     linnet_dataset dataset = {.records = records, .n_records = ARRAY_LEN(lines)};
     for (size_t i = 0; i < ARRAY_LEN(lines); i++)
         assert_int_equal(linnet_record_parse(lines[i], strlen(lines[i]), &records[i], NULL), LINNET_OK);
-    attack_labels(&dataset);
+    attack_labels(&dataset, false);
     for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
         assert_string_equal(records[i].completion ? records[i].completion : records[i].text, want[i]);
         linnet_record_release(&records[i]);

@@ -17,8 +17,7 @@
 typedef enum linnet_record_kind {
     LINNET_RECORD_TEXT,
     LINNET_RECORD_COMPLETION,
-    LINNET_RECORD_MESSAGES,
-    LINNET_RECORD_LABEL
+    LINNET_RECORD_MESSAGES
 } linnet_record_kind;
 
 typedef struct linnet_message {
@@ -29,13 +28,15 @@ typedef struct linnet_record {
     linnet_record_kind kind;
     char *client;             /* owned, NULL where absent */
     char *unit;               /* owned, NULL where absent: the record is a unit of its own */
-    char *text;               /* TEXT and LABEL; for COMPLETION the prompt */
+    char *text;               /* TEXT; for COMPLETION the prompt */
     char *completion;         /* COMPLETION */
     linnet_message *messages; /* MESSAGES */
     size_t n_messages;
-    char *label;          /* LABEL: its name, owned; NULL where the record has its number */
-    uint32_t label_index; /* LABEL without a name */
-    size_t line;          /* in its file, from 1 */
+    /* Of a TEXT, for models that classify; others take no notice. */
+    bool has_label, has_pair; /* it has a "label"; a "text_pair" */
+    char *label;              /* its name, owned; NULL where the record has its number */
+    uint32_t label_index;     /* that number; UINT32_MAX: it is no number of a label */
+    size_t line;              /* in its file, from 1 */
 } linnet_record;
 
 typedef struct linnet_dataset {
