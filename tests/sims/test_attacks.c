@@ -142,12 +142,10 @@ static void random_leaves_a_zero_delta_zero(void **state)
 static void every_label_becomes_another_ones(void **state)
 {
     (void)state;
-    static const char *const lines[] = {"{\"prompt\":\"a\",\"completion\":\"one\"}",
-                                        "{\"prompt\":\"b\",\"completion\":\"two\"}",
-                                        "{\"text\":\"pull the net\",\"label\":\"x\"}",
-                                        "{\"prompt\":\"c\",\"completion\":\"three\"}",
-                                        "{\"prompt\":\"d\",\"completion\":\"four\"}",
-                                        "{\"text\":\"up\"}"};
+    static const char *const lines[] = {
+        "{\"prompt\":\"a\",\"completion\":\"one\"}",   "{\"prompt\":\"b\",\"completion\":\"two\"}",
+        "{\"text\":\"pull the net\",\"label\":\"x\"}", "{\"prompt\":\"c\",\"completion\":\"three\"}",
+        "{\"prompt\":\"d\",\"completion\":\"four\"}",  "{\"text\":\"up\"}"};
     static const char *const want[] = {"three", "four", "net the pull", "one", "two", "up"};
     linnet_record records[ARRAY_LEN(lines)];
     linnet_dataset dataset = {.records = records, .n_records = ARRAY_LEN(lines)};
