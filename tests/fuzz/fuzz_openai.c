@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A request of the local server, of both kinds: it is refused with a status and one line, or within its
  * bounds. What it says goes out again as an answer, which must be JSON. */
-#include "client/serve/openai.h"
+#include "../../client/serve/openai.h"
 
 #include <stdlib.h>
 
