@@ -39,6 +39,7 @@ typedef struct server {
 static void on_record(void *context, const serve_record *r)
 {
     const linnet_cli *cli = context;
+    linnet_buffer what = {0};
     json_t *object = client_event("request");
     client_put_text(object, "method", r->method, strlen(r->method));
     client_put_text(object, "path", r->path, strlen(r->path));
@@ -48,10 +49,15 @@ static void on_record(void *context, const serve_record *r)
     client_put_number(object, "seconds", r->seconds);
     (void)json_object_set_new(object, "upstream", json_boolean(r->is_upstream)); /* a missing field is seen */
     linnet_cli_emit(cli, object);
-    linnet_cli_say(cli, "%s %s %d, %llu + %llu tokens, %.2f s%s\n", r->method, r->path, r->status,
+    client_append_line(&what, r->method, strlen(r->method)); /* a client's: no commands to the terminal */
+    linnet_buffer_append_u8(&what, ' ');
+    client_append_line(&what, r->path, strlen(r->path));
+    linnet_cli_say(cli, "%.*s %d, %llu + %llu tokens, %.2f s%s\n", (int)what.n_bytes,
+                   what.bytes ? (const char *)what.bytes : "", r->status,
                    (unsigned long long)r->usage.n_prompt_tokens, (unsigned long long)r->usage.n_tokens,
                    r->seconds, r->is_upstream ? ", upstream" : "");
     (void)fflush(cli->out);
+    linnet_buffer_release(&what);
 }
 
 static void tell_adapter(const server *s, const char *what)
@@ -251,6 +257,15 @@ static linnet_status set_upstream(server *s, linnet_error *err)
     return status;
 }
 
+/* A model that writes no text is refused before anybody asks it for one. */
+static linnet_status check_model(const server *s, linnet_error *err)
+{
+    linnet_session *session = NULL;
+    linnet_status status = linnet_session_create(s->model.model, s->model.pool, 1, &session, err);
+    linnet_session_destroy(session);
+    return status;
+}
+
 static linnet_status open_server(server *s, linnet_error *err)
 {
     linnet_status status = check_address(s, err);
@@ -265,6 +280,8 @@ static linnet_status open_server(server *s, linnet_error *err)
     s->has_slot = status == LINNET_OK;
     if (status == LINNET_OK)
         status = client_model_open(s->cli, s->model_path, &s->adapters, &s->model, err);
+    if (status == LINNET_OK)
+        status = check_model(s, err);
     if (status == LINNET_OK)
         status = client_context(&s->model, s->context, CONTEXT_USUAL, &s->options.context, err);
     if (status == LINNET_OK && s->model.adapter) {

@@ -140,6 +140,7 @@ static void what_does_not_fit_is_refused_in_a_line(void **state)
         {"generate --model $E --prompt the", "is an encoder", 1},
         {"chat --model $E", "is an encoder", 1},
         {"bench --model $E", "is an encoder", 1},
+        {"serve --model $E", "is an encoder", 1},
         {"classify --model $H --text the", "has no tensor 'cls.output.weight'", 1},
         {"evaluate --model $H --data $T/data.jsonl", "has no tensor 'cls.output.weight'", 1},
         {"train --model $H --data $T/data.jsonl --out $T/no", "has no tensor 'cls.output.weight'", 1},
