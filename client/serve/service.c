@@ -303,7 +303,8 @@ static void on_request(void *context, const linnet_http_request *http, linnet_ht
 {
     serve *s = context;
     route_kind route = find_route(http->path);
-    bool is_get = strcmp(http->method, "GET") == 0, wants_get = route != ROUTE_CHAT && route != ROUTE_TEXT;
+    bool is_get = strcmp(http->method, "GET") == 0 || strcmp(http->method, "HEAD") == 0; /* one has no body */
+    bool wants_get = route != ROUTE_CHAT && route != ROUTE_TEXT;
     if (s->options.api_key && route != ROUTE_HEALTH && !has_key(s->options.api_key, http->authorization))
         refuse(s, http, reply, 401, NULL, "the API key is missing or wrong");
     else if (!s->options.api_key && !is_local_host(http->host)) /* a page from the network, whose own name
@@ -313,7 +314,7 @@ static void on_request(void *context, const linnet_http_request *http, linnet_ht
         refuse(s, http, reply, 404, NULL,
                "nothing is here: /v1/chat/completions, /v1/completions, /v1/models, /health");
     else if (wants_get != is_get || (!is_get && strcmp(http->method, "POST") != 0))
-        refuse(s, http, reply, 405, wants_get ? "GET" : "POST", "this is no method for it");
+        refuse(s, http, reply, 405, wants_get ? "GET, HEAD" : "POST", "this is no method for it");
     else if (is_get)
         answer_get(s, route, http, reply);
     else
