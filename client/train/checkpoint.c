@@ -62,6 +62,10 @@ void linnet_tokens_hash(const linnet_tokens *record, linnet_hasher *hasher)
         token[4] = record->counted[i];
         linnet_hasher_update(hasher, token, sizeof(token));
     }
+    if (record->has_label) {
+        linnet_store_le32(token, record->label);
+        linnet_hasher_update(hasher, token, sizeof(uint32_t));
+    }
 }
 
 static linnet_hash data_hash(const linnet_token_set *set, bool is_private)

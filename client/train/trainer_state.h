@@ -34,7 +34,7 @@ static inline linnet_dropout linnet_training_dropout(const linnet_training *trai
         .share = training->dropout, .seed = training->seed, .step = step, .record = record};
 }
 
-/** A record's ids, and which of them count, into a hash. */
+/** A record's ids, and which of them count, or its label, into a hash. */
 void linnet_tokens_hash(const linnet_tokens *record, linnet_hasher *hasher);
 
 #endif

@@ -407,6 +407,36 @@ static void training_lowers_the_loss_with_the_same_bits_for_any_threads(void **s
     encoder_close(&e);
 }
 
+/* A label is part of the data that a checkpoint belongs to. */
+static void a_checkpoint_of_other_labels_is_refused(void **state)
+{
+    (void)state;
+    encoder e = encoder_open();
+    linnet_arena *arena = NULL;
+    linnet_error err = {0};
+    linnet_buffer checkpoint = {0};
+    linnet_token_set *set = labelled_set(&e);
+    linnet_adapter *adapter = fresh(&e, "all");
+    const linnet_training training = linnet_training_default();
+    const linnet_status wanted[] = {LINNET_OK, LINNET_OK, LINNET_ERR_MISMATCH};
+    assert_ok(linnet_arena_create(e.m.model, NULL, 16, true, &arena, &err), &err);
+    for (size_t i = 0; i < ARRAY_LEN(wanted); i++) { /* save, restore, restore with another label */
+        linnet_trainer *trainer = NULL;
+        set->items[0].label = i == 2 ? 1 : 2;
+        assert_ok(linnet_trainer_create(&training, arena, set, adapter, &trainer, &err), &err);
+        linnet_status status =
+            i == 0 ? linnet_trainer_save(trainer, &checkpoint, &err)
+                   : linnet_trainer_restore(trainer, checkpoint.bytes, checkpoint.n_bytes, &err);
+        assert_int_equal(status, wanted[i]);
+        linnet_trainer_destroy(trainer);
+    }
+    linnet_buffer_release(&checkpoint);
+    linnet_adapter_destroy(adapter);
+    linnet_token_set_destroy(set);
+    linnet_arena_destroy(arena);
+    encoder_close(&e);
+}
+
 /* A head of zeros says nothing; a LoRA of rank >= labels on it is any head at all, and learns alone. */
 static void a_lora_on_a_head_of_zeros_is_a_new_head(void **state)
 {
@@ -479,6 +509,7 @@ int main(void)
         cmocka_unit_test(every_token_is_seen),
         cmocka_unit_test(a_text_stands_between_cls_and_sep),
         cmocka_unit_test(records_that_do_not_fit_are_named),
+        cmocka_unit_test(a_checkpoint_of_other_labels_is_refused),
         cmocka_unit_test(a_language_model_learns_the_text_and_not_the_label),
         cmocka_unit_test(training_lowers_the_loss_with_the_same_bits_for_any_threads),
         cmocka_unit_test(a_lora_on_a_head_of_zeros_is_a_new_head),

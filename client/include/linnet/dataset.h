@@ -3,11 +3,10 @@
 #define LINNET_DATASET_H
 
 /* JSON Lines of records: {"text"}, {"prompt","completion"} or {"messages":[{"role","content"}]}, for an
- * encoder
- * {"text","label"}, each with an optional "client" and "unit" (all records of one unit, a patient's say, are
- * one contribution to record-level privacy); other keys are ignored. How a record becomes ids and is cut:
- * DESIGN.md, section 2; a text with a label becomes all its ids, with the begin and end that the tokenizer
- * gives a text. */
+ * encoder {"text","label"}, each with an optional "client" and "unit" (all records of one unit, a patient's
+ * say, are one contribution to record-level privacy); other keys are ignored. How a record becomes ids and is
+ * cut: DESIGN.md, section 2; a text with a label becomes all its ids, with the begin and end that the
+ * tokenizer gives a text. */
 
 #include "linnet/model.h"
 #include "linnet/tokenizer.h"
@@ -77,8 +76,8 @@ typedef struct linnet_tokens {
     bool has_label;
     uint32_t label;
 } linnet_tokens;
-/** UNSUPPORTED for a record of another kind than the model's, and for a model that can do nothing with it;
- * RANGE for a label that the model has not. */
+/** For an encoder UNSUPPORTED where the record is no text with a label or the model has no labels, RANGE for
+ * a label that it has not. A language model takes no notice of labels. */
 linnet_status linnet_record_encode(const linnet_record *record, const linnet_tokenizer *tokenizer,
                                    const linnet_encoding *encoding, linnet_tokens *ret_tokens,
                                    linnet_error *err) LINNET_NODISCARD;
