@@ -8,10 +8,10 @@
 #include <strings.h>
 #include <time.h>
 
-#define HTTP_THREADS 2 /* parse and tokenise; answers have threads of their own */
-#define CONNECTIONS_MAX 256
-#define IDLE_SECONDS 30 /* a client that neither reads nor writes is not waited for longer */
-#define BODY_MAX ((size_t)4 << 20)
+#define HTTP_THREADS 2       /* parse and tokenise; answers have threads of their own */
+#define CONNECTIONS_SPARE 32 /* beside those that are answered or wait: for what is answered at once */
+#define IDLE_SECONDS 30      /* a client that neither reads nor writes is not waited for longer */
+#define BODY_MAX ((size_t)1 << 20)
 #define BODY_DROPPED_MAX ((size_t)64 << 20)
 #define HANDED_ON_THREADS 4
 #define RETRY_S 1
@@ -325,7 +325,7 @@ static void on_request(void *context, const linnet_http_request *http, linnet_ht
 static void explain(void *context, int status, linnet_http_response *response)
 {
     (void)context;
-    const char *message = status == 413   ? "the request is too long: 4 MiB are taken"
+    const char *message = status == 413   ? "the request is too long: 1 MiB is taken"
                           : status == 503 ? "too many requests wait already: try again"
                           : status == 404 ? "nothing is here"
                                           : "this is no plain HTTP/1.1 request with one Content-Length";
@@ -338,7 +338,8 @@ static linnet_status start(serve *s, linnet_error *err)
 {
     const linnet_http_server_options http = {.listen = s->options.listen,
                                              .n_threads = HTTP_THREADS,
-                                             .n_connections_max = CONNECTIONS_MAX,
+                                             .n_connections_max = s->options.n_parallel +
+                                                                  s->options.n_queue_max + CONNECTIONS_SPARE,
                                              .idle_timeout_s = IDLE_SECONDS,
                                              .n_body_max = BODY_MAX,
                                              .n_body_dropped_max = BODY_DROPPED_MAX,
