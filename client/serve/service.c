@@ -334,12 +334,18 @@ static void explain(void *context, int status, linnet_http_response *response)
 
 /* ---- starting and stopping ---- */
 
+/* As many as may be answered or wait: each may hold a body, and the operator says how many that is. */
+static unsigned connection_count(const serve_options *options)
+{
+    unsigned n = options->n_parallel + options->n_queue_max + CONNECTIONS_SPARE;
+    return options->upstream.url ? n + HANDED_ON_THREADS + options->n_queue_max : n;
+}
+
 static linnet_status start(serve *s, linnet_error *err)
 {
     const linnet_http_server_options http = {.listen = s->options.listen,
                                              .n_threads = HTTP_THREADS,
-                                             .n_connections_max = s->options.n_parallel +
-                                                                  s->options.n_queue_max + CONNECTIONS_SPARE,
+                                             .n_connections_max = connection_count(&s->options),
                                              .idle_timeout_s = IDLE_SECONDS,
                                              .n_body_max = BODY_MAX,
                                              .n_body_dropped_max = BODY_DROPPED_MAX,
